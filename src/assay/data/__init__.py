@@ -1,0 +1,1 @@
+"""Read, describe and split data. Knows formats; knows no models."""

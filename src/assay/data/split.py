@@ -1,0 +1,160 @@
+"""Which rows teach and which judge: stratified, grouped or forward in time. Made once, saved, overlap refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from assay.data.dataset import Dataset
+from assay.errors import InputError, TaskError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers that teach and row numbers that judge, both sorted, never overlapping.
+
+    clusters: shape (len(test),), rows with the same code are not independent (one patient, one stretch of time).
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    clusters: np.ndarray
+
+    def __post_init__(self) -> None:
+        if np.intersect1d(self.train, self.test, assume_unique=True).size:
+            raise ValueError(f"split {self.name}: a row would both teach and judge")
+        if not len(self.train) or not len(self.test):
+            raise TaskError("There are too few rows to split: {n}.", n=len(self.train) + len(self.test))
+
+
+def splits(
+    data: Dataset, *, folds: int, share: float, seed: int, kind: str, strata: np.ndarray | None = None,
+    test_rows: int | None = None,
+) -> list[Split]:
+    """`folds` splits of kind random, group or time.
+
+    folds 1: one holdout of `share` of the rows (at most `test_rows`). folds > 1: each row is tested once for random and
+    group; for time, `folds` equal stretches of the last `share * folds`, each judged by a model that knows only what
+    came before. strata: codes (n,) whose shares a random split keeps.
+    """
+    n = len(data)
+    rng = np.random.default_rng(seed)
+    if kind == "time":
+        return _forward(data, folds, share, test_rows)
+    if kind == "group":
+        if data.schema.group is None:
+            raise InputError("A split by group needs a group column. Name it with --group COLUMN.")
+        codes = _codes(data.frame[data.schema.group])
+        if codes.max() + 1 < 2:
+            raise TaskError("The group column '{name}' has one value only, so no group can be kept aside.", name=data.schema.group)
+    else:
+        codes = None
+    fold_of = _folds(n, max(folds, round(1 / share)), rng, strata, codes)
+    out = []
+    for k in range(folds):
+        test = np.flatnonzero(fold_of == k)
+        train = np.flatnonzero(fold_of != k)
+        if folds == 1 and test_rows and len(test) > test_rows:
+            if codes is None:
+                kept = _stratified_sample(test, test_rows, rng, strata)
+                train = np.setdiff1d(np.arange(n), kept, assume_unique=True)
+                test = kept
+            else:
+                test = np.sort(rng.choice(test, test_rows, replace=False))
+        clusters = np.arange(len(test)) if codes is None else _compact(codes[test])
+        out.append(Split(f"fold {k + 1}" if folds > 1 else "holdout", train, test, clusters))
+    return out
+
+
+def holdout(data: Dataset, *, share: float, seed: int, strata: np.ndarray | None = None, most: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """(rest, held) row numbers, for a model's own tuning and early stopping inside its training rows.
+
+    Follows the group, then the time column, of the schema; else random, keeping the shares of `strata`.
+    """
+    kind = "group" if data.schema.group else "time" if data.schema.time else "random"
+    if kind == "group" and data.frame[data.schema.group].n_unique() < 3:  # type: ignore[index]
+        kind = "random"
+    if kind == "time" and len(data) < 10:
+        kind = "random"
+    one = splits(data, folds=1, share=share, seed=seed, kind=kind, strata=strata, test_rows=most)[0]
+    return one.train, one.test
+
+
+def save(parts: list[Split], path: Path) -> None:
+    arrays = {}
+    for i, part in enumerate(parts):
+        arrays |= {f"{i}.train": part.train, f"{i}.test": part.test, f"{i}.clusters": part.clusters}
+    with path.open("wb") as sink:
+        np.savez(sink, names=np.array([p.name for p in parts]), **arrays)
+
+
+def load(path: Path) -> list[Split]:
+    with np.load(path, allow_pickle=False) as saved:
+        return [Split(str(name), saved[f"{i}.train"], saved[f"{i}.test"], saved[f"{i}.clusters"])
+                for i, name in enumerate(saved["names"])]
+
+
+def _folds(n: int, folds: int, rng: np.random.Generator, strata: np.ndarray | None, groups: np.ndarray | None) -> np.ndarray:
+    """The fold of each row: groups stay whole and folds equal in rows; strata are dealt out like cards."""
+    if groups is not None:
+        sizes = np.bincount(groups)
+        order = np.lexsort((rng.permutation(len(sizes)), -sizes)) if sizes.max() > 2 * sizes.mean() else rng.permutation(len(sizes))
+        filled = np.zeros(min(folds, len(sizes)))
+        fold_of_group = np.zeros(len(sizes), dtype=np.int64)
+        for g in order:
+            fold_of_group[g] = int(filled.argmin())
+            filled[fold_of_group[g]] += sizes[g]
+        return fold_of_group[groups]
+    shuffled = rng.permutation(n)
+    order = shuffled if strata is None else shuffled[np.argsort(strata[shuffled], kind="stable")]
+    out = np.empty(n, dtype=np.int64)
+    out[order] = (np.arange(n) + rng.integers(folds)) % folds
+    return out
+
+
+def _stratified_sample(rows: np.ndarray, most: int, rng: np.random.Generator, strata: np.ndarray | None) -> np.ndarray:
+    """`most` of `rows`, spread evenly over the strata, sorted."""
+    shuffled = rng.permutation(rows)
+    order = shuffled if strata is None else shuffled[np.argsort(strata[shuffled], kind="stable")]
+    return np.sort(order[(np.arange(most) * len(order)) // most])
+
+
+def _forward(data: Dataset, folds: int, share: float, test_rows: int | None) -> list[Split]:
+    if data.schema.time is None:
+        raise InputError("A split forward in time needs a time column. Name it with --time-column COLUMN.")
+    stamps = data.frame[data.schema.time]
+    if stamps.null_count():
+        raise InputError(
+            "The time column '{name}' has {n} empty or unreadable rows, so they cannot be ordered.",
+            name=data.schema.time, n=stamps.null_count(),
+        )
+    ranks = _codes(stamps)
+    n = len(data)
+    size = max(1, min(round(n * share), test_rows or n))
+    size = min(size, (n - 1) // (folds + 1) or 1)
+    order = np.argsort(ranks, kind="stable")
+    out = []
+    for k in range(folds):
+        stop = n - (folds - 1 - k) * size
+        start = stop - size
+        test = order[start:stop]
+        train = order[:start]
+        train = train[ranks[train] < ranks[test[0]]]  # rows of the same instant never stand on both sides
+        length = max(1, round(len(test) ** 0.5))
+        blocks = np.arange(len(test)) // length  # neighbours in time are not independent: blocks of sqrt(n)
+        back = np.argsort(test)
+        out.append(Split(f"fold {k + 1}" if folds > 1 else "holdout", np.sort(train), test[back], blocks[back]))
+    return out
+
+
+def _codes(column: pl.Series) -> np.ndarray:
+    """0, 1, 2... in the order of the values; empty values share one code."""
+    return column.rank("dense").fill_null(0).to_numpy().astype(np.int64) - (0 if column.null_count() else 1)
+
+
+def _compact(codes: np.ndarray) -> np.ndarray:
+    return np.unique(codes, return_inverse=True)[1]

@@ -1,0 +1,1 @@
+"""The contestants. One file each: a module-level `Candidate` is found unasked."""

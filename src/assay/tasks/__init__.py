@@ -1,0 +1,1 @@
+"""What a question looks like: which rows teach, which judge, what an error costs. One file a task."""
