@@ -113,6 +113,7 @@ class Candidate:
     needs: dict[str, str] = field(default_factory=dict)
     share: float = 4.0
     at_least_s: float = 0.0
+    valid_rows: int = 4000
     explainable: bool = False
     online: bool = False
     source: str = ""

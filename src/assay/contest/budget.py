@@ -1,0 +1,49 @@
+"""The clock of a run: what is left, what stays reserved for packing, what the next trial may take."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+import psutil
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started: interpreter and imports count, the user waited for them too."""
+    return max(0.0, time.time() - psutil.Process().create_time())
+
+
+def cores() -> int:
+    """Cores this process may use (affinity and container masks respected)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class Clock:
+    """total_s: the budget. used_s: spent before this object was made (start-up, or an earlier part of a resumed run).
+
+    The last `reserve` share belongs to judging, fitting the winner on all rows, packing and the report.
+    """
+
+    total_s: float
+    used_s: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    def used(self) -> float:
+        return self.used_s + time.monotonic() - self.started
+
+    def left(self) -> float:
+        return self.total_s - self.used()
+
+    @property
+    def reserve_s(self) -> float:
+        """15 % and at least 1.2 s: bundles, report and leaving take about a second on two busy cores."""
+        return max(1.2, 0.15 * self.total_s)
+
+    def left_for_trials(self) -> float:
+        return self.left() - self.reserve_s
+
+    def part(self, share: float, shares_left: float) -> float:
+        """Seconds for a trial that holds `share` of the `shares_left`; what earlier trials did not use flows on."""
+        return max(0.0, self.left_for_trials()) * share / max(shares_left, share)

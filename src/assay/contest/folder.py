@@ -1,0 +1,158 @@
+"""A run's folder: everything a finished, broken or resumed run needs is a file here. Layout: docs/run-folder.md."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from assay.case import Case
+from assay.data import split as splitting
+from assay.data.dataset import Dataset, Schema
+from assay.data.split import Split
+from assay.errors import InputError
+from assay.tasks import find
+from assay.tasks.base import Task
+from assay.words import Text
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate on one split. status: done, failed or refused; the two last carry their reason.
+
+    loss, valid_loss: means over test rows, and over rows held out of train. cost: see `contest.cost.Cost`.
+    """
+
+    candidate: str
+    rung: str
+    split: int
+    status: str
+    seed: int
+    reason: Text | None = None
+    train_rows: int = 0
+    rows_used: int = 0
+    test_rows: int = 0
+    loss: float | None = None
+    valid_loss: float | None = None
+    seconds: float = 0.0
+    cost: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    version: str = ""
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self) | {"reason": self.reason.json() if self.reason else None}
+
+    @classmethod
+    def of(cls, packed: dict[str, Any]) -> Trial:
+        return cls(**packed | {"reason": Text.of(packed["reason"]) if packed["reason"] else None})
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths and the few ways to write them so that a kill at any moment leaves no half file."""
+
+    path: Path
+
+    @property
+    def case_file(self) -> Path:
+        return self.path / "case.json"
+
+    @property
+    def data_file(self) -> Path:
+        return self.path / "data.arrow"
+
+    @property
+    def splits_file(self) -> Path:
+        return self.path / "splits.npz"
+
+    @property
+    def trials_file(self) -> Path:
+        return self.path / "trials.jsonl"
+
+    @property
+    def verdict_file(self) -> Path:
+        return self.path / "verdict.json"
+
+    def prediction_file(self, candidate: str, split: int) -> Path:
+        return self.path / "predictions" / f"{candidate}.{split}.npy"
+
+    def validation_file(self, candidate: str, split: int) -> Path:
+        """npz of `rows` (row numbers of the dataset) and `prediction` (raw, as the model gave it)."""
+        return self.path / "predictions" / f"{candidate}.{split}.valid.npz"
+
+    def model_folder(self, candidate: str, split: int) -> Path:
+        return self.path / "models" / f"{candidate}.{split}"
+
+    def begin(self, case: Case, task: Task, data: Dataset, splits: list[Split], about: dict[str, Any]) -> None:
+        """Write what every child reads. The case file comes last: a folder without it never began."""
+        for name in ("predictions", "models", "logs"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        data.frame.write_ipc(self.data_file.with_suffix(".tmp"), compression="uncompressed")
+        self.data_file.with_suffix(".tmp").replace(self.data_file)
+        splitting.save(splits, self.splits_file)
+        packed = {"case": case.json(), "task": task.json(), "schema": data.schema.json(), "fingerprint": data.fingerprint,
+                  "rows": len(data), **about}
+        write_json(self.case_file, packed)
+
+    def about(self) -> dict[str, Any]:
+        if not self.case_file.exists():
+            raise InputError("'{path}' is not the folder of an assay run: it holds no case.json.", path=str(self.path))
+        return json.loads(self.case_file.read_text(encoding="utf-8"))
+
+    def open(self) -> tuple[Case, Task, Dataset, list[Split], dict[str, Any]]:
+        """The case, task, data (memory-mapped), splits and all else that `begin` wrote."""
+        about = self.about()
+        case = Case.of(about["case"])
+        task = find(about["task"]["task"]).from_json(about["task"])
+        data = Dataset(pl.read_ipc(self.data_file, memory_map=True), Schema.of(about["schema"]))
+        return case, task, data, splitting.load(self.splits_file), about
+
+    def append(self, trial: Trial) -> None:
+        """One line, on disk before this returns. A torn line that a kill left behind is cut off first."""
+        line = json.dumps(trial.json(), ensure_ascii=False, allow_nan=True) + "\n"
+        with self.trials_file.open("ab+") as sink:
+            end = sink.seek(0, os.SEEK_END)
+            if end:
+                sink.seek(end - 1)
+                if sink.read(1) != b"\n":
+                    sink.seek(0)
+                    sink.truncate(sink.read().rfind(b"\n") + 1)
+            sink.write(line.encode())
+            sink.flush()
+            os.fsync(sink.fileno())
+
+    def trials(self) -> list[Trial]:
+        """Every finished trial; a torn last line is left out."""
+        if not self.trials_file.exists():
+            return []
+        out = []
+        for line in self.trials_file.read_bytes().split(b"\n"):
+            try:
+                out.append(Trial.of(json.loads(line)))
+            except ValueError:
+                continue
+        return out
+
+    def prediction(self, trial: Trial) -> np.ndarray:
+        return np.load(self.prediction_file(trial.candidate, trial.split), allow_pickle=False)
+
+    def validation(self, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+        """(row numbers, raw predictions) of the rows that this trial held out of train."""
+        with np.load(self.validation_file(trial.candidate, trial.split), allow_pickle=False) as saved:
+            return saved["rows"], saved["prediction"]
+
+
+def write_json(path: Path, packed: Any) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("w", encoding="utf-8") as sink:
+        json.dump(packed, sink, ensure_ascii=False, indent=1)
+        sink.flush()
+        os.fsync(sink.fileno())
+    partial.replace(path)
