@@ -1,0 +1,351 @@
+"""A large language model behind an OpenAI-compatible endpoint, shown a few known rows and asked for the next one.
+
+Few-shot prompting: Brown et al. 2020 (arXiv:2005.14165). Nearest rows as shots: Liu et al. 2022 (arXiv:2101.06804).
+Label bias: contextual calibration, Zhao et al. 2021 (arXiv:2102.09690), and batch calibration, Zhou et al. 2024
+(arXiv:2309.17249); used only where held-out rows of train say that it helps.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from assay.case import Case
+from assay.data.dataset import Dataset, Schema
+from assay.data.split import holdout
+from assay.errors import EndpointError, InputError
+from assay.families.base import Budget, Candidate, Model, TooSlow
+from assay.neural.answers import Answers
+from assay.neural.chat import Answer, Chat, RequestRefused, endpoint, is_loopback
+from assay.neural.prompt import VERSION, Protocol, Question, row_texts
+from assay.neural.shots import MOST_POOL, Nearest, balanced, strata_of
+from assay.words import Text, say
+
+CHARACTERS = {"en": 6000, "zh": 2400}  # of shots in a prompt: about 1700 tokens in both languages
+SHRINK = (1.0, 0.5, 0.25, 0.1)  # tried in turn where the context or the time is too small
+FIXED_CLASSES = 10  # with more classes than this, a prompt cannot show them all: nearest rows only
+HELD_ROWS = (48, 32, 16, 8)
+FIRST_ROWS = 20
+SMOOTHING = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+TEMPERATURES = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+
+
+class LLM(Model):
+    """params: url, model, price_in, price_out (per million tokens), lang."""
+
+    question: Question
+    shots: list[tuple[str, str]]
+
+    def __init__(self, task: Any, schema: Schema, **params: Any) -> None:
+        super().__init__(task, schema, **params)
+        self.protocol = Protocol()
+        self.seed = 0
+        self.characters = 0
+        self.shots = []
+        self.pool: Dataset | None = None
+        self.pool_answers: list[str] = []
+        self.prior = np.zeros(0)
+        self.calibration: dict[str, Any] = {"bias": None, "temperature": 1.0, "smoothing": 0.1}
+        self._nearest: Nearest | None = None
+        self._chat: Chat | None = None
+
+    # ---- fit: how much can be shown in time, what to show, and how far to believe the answers
+
+    def fit(self, train: Dataset, *, seed: int, budget: Budget) -> LLM:
+        self.seed = seed
+        self._chat = Chat(self.params["url"], self.params["model"], answers=Answers(), timeout_s=min(120.0, max(5.0, budget.seconds)))
+        truth = self.task.truth(train)
+        labels = tuple(str(c) for c in self.task.classes) if self.task.name == "classify" else ()
+        span = () if labels else (float(len(train)), float(truth.min()), float(truth.max()), float(np.median(truth)))
+        self.question = Question(str(train.schema.target), self.params.get("lang", "en"), labels, span)
+        self.prior = (np.bincount(truth, minlength=len(labels)) + 1) / (len(truth) + len(labels)) if labels else np.array(span[1:])
+        answers = [labels[c] for c in truth] if labels else [f"{v:.6g}" for v in truth]
+        strata = truth if labels else strata_of(truth)
+        rest, held = self._held(train, strata, HELD_ROWS[0], seed)
+        kinds = ["fixed", "nearest"] if len(labels) <= FIXED_CLASSES else ["nearest"]
+        asked = train.asked()
+        pace = self._settle(kinds[0], asked, answers, strata, rest, held, budget)
+        rows = next((m for m in HELD_ROWS if m <= len(held) and len(kinds) * m / pace <= 0.6 * budget.seconds), 0)
+        held = held[:rows]
+        best = np.inf
+        kept: tuple[Any, ...] = ()
+        for kind in kinds if rows else kinds[:1]:
+            self._show(kind, asked, answers, strata, rest)
+            if not rows:
+                break
+            replies = self._ask(asked.take(held))
+            seconds = float(np.mean([r.seconds for r in replies if isinstance(r, Answer)] or [np.inf]))
+            if kept and budget.predict_rows * seconds / self._chat.parallel > budget.predict_seconds:
+                continue
+            loss = self._learn(replies, truth[held])
+            if loss < best:
+                best, kept = loss, (kind, self.shots, self.pool, self.pool_answers, self._nearest, self.calibration)
+        if kept:
+            kind, self.shots, self.pool, self.pool_answers, self._nearest, self.calibration = kept
+        if kind == "nearest" and rows:  # the rows held out for this choice may be shown from now on
+            self._show(kind, asked, answers, strata, np.arange(len(train)))
+        self.facts |= {
+            "strategy": kind, "held_rows": rows, "shots": len(self.shots) or None, "shot_characters": self.characters,
+            "rows_used": len(self.pool) if self.pool is not None else len(self.shots) + rows, "rows_per_s": round(pace, 3),
+            "constrained": self.protocol.schema, "probabilities": "log probabilities" if self.protocol.logprobs else "one answer, smoothed",
+            "calibration": self.calibration.get("name", "none"), "prompt_version": VERSION,
+        }
+        return self
+
+    def _held(self, train: Dataset, strata: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        n = len(train)
+        if n < 4 * HELD_ROWS[-1]:
+            return np.arange(n), np.zeros(0, dtype=np.int64)
+        rest, held = holdout(train, share=min(0.25, max(most / n, 0.02)), seed=seed, strata=strata, most=most)
+        return rest, np.random.default_rng(seed).permutation(held)
+
+    def _settle(self, kind: str, asked: Dataset, answers: list[str], strata: np.ndarray, rest: np.ndarray, held: np.ndarray, budget: Budget) -> float:
+        """The protocol and the amount of shots that this endpoint can take in time. Returns its pace in rows a second."""
+        assert self._chat is not None
+        probe = asked.take(held[:3] if len(held) >= 3 else rest[-3:])
+        pace = 0.0
+        refusal: RequestRefused | None = None
+        for share in SHRINK:
+            self.characters = round(CHARACTERS[self.question.lang] * share)
+            self._show(kind, asked, answers, strata, rest)
+            refusal = self._negotiate(probe.take(np.arange(1)))
+            if refusal is not None:
+                continue  # too long: show less
+            replies = [r for r in self._ask(probe) if isinstance(r, Answer)]
+            if not replies:
+                continue
+            pace = self._chat.parallel / max(1e-4, float(np.mean([r.seconds for r in replies[1:] or replies])))
+            if budget.predict_rows / pace <= 0.8 * budget.predict_seconds and len(replies) / pace < budget.seconds:
+                return pace
+        if refusal is not None and not pace:
+            raise refusal
+        raise TooSlow(say(
+            "{rows} rows would take about {seconds} s at {pace} rows a second; there are {allowed} s",
+            rows=budget.predict_rows, seconds=round(budget.predict_rows / max(pace, 1e-6)), pace=round(pace, 2), allowed=round(budget.predict_seconds),
+        ))
+
+    def _negotiate(self, one: Dataset) -> RequestRefused | None:
+        """Give up what the endpoint does not support until it answers. Returns the refusal if the prompt is too long."""
+        for _ in range(10):
+            reply = self._ask(one, keep_refusals=True)[0]
+            if isinstance(reply, RequestRefused):
+                if reply.too_long:
+                    return reply
+                weaker = self.protocol.without(reply.detail)
+                if weaker is None:
+                    raise reply
+                self.protocol = weaker
+            elif not self.protocol.thinks and self._code(reply) is None and ("<think>" in reply.text or not reply.text.strip()):
+                self.protocol = Protocol(**(asdict(self.protocol) | {"thinks": True, "logprobs": False}))
+            else:
+                if self.protocol.logprobs and not reply.tokens:
+                    self.protocol = Protocol(**(asdict(self.protocol) | {"logprobs": False}))
+                return None
+        raise EndpointError("The endpoint of '{model}' gave no answer to any form of the question.", model=self.params["model"])
+
+    def _show(self, kind: str, asked: Dataset, answers: list[str], strata: np.ndarray, rows: np.ndarray) -> None:
+        """Choose the shots among these rows: once (`fixed`), or a pool to choose from for each question (`nearest`)."""
+        rng = np.random.default_rng(self.seed)
+        self.shots, self.pool, self.pool_answers, self._nearest = [], None, [], None
+        if kind == "nearest":
+            rows = np.sort(rng.choice(rows, MOST_POOL, replace=False)) if len(rows) > MOST_POOL else rows
+            self.pool, self.pool_answers = asked.take(rows), [answers[r] for r in rows]
+            return
+        some = rows if len(rows) <= MOST_POOL else np.sort(rng.choice(rows, MOST_POOL, replace=False))
+        texts = row_texts(asked.take(some), self.schema)
+        chosen = balanced(strata[some], np.array([len(t) for t in texts]), self.characters, rng)
+        self.shots = [(texts[i], answers[some[i]]) for i in chosen]
+
+    # ---- asking
+
+    def _bodies(self, asked: Dataset) -> list[dict[str, Any]]:
+        texts = row_texts(asked, self.schema)
+        if self.pool is None:
+            return [self.question.body(self.shots, t, self.protocol, self.seed) for t in texts]
+        known = row_texts(self.pool, self.schema)
+        if self._nearest is None:
+            self._nearest = Nearest(self.pool, self.schema)
+        lines = self._nearest.rows(asked, np.array([len(t) for t in known]), self.characters)
+        return [self.question.body([(known[i], self.pool_answers[i]) for i in line], t, self.protocol, self.seed)
+                for line, t in zip(lines, texts, strict=True)]
+
+    def _ask(self, asked: Dataset, *, keep_refusals: bool = False) -> list[Answer | RequestRefused]:
+        if self._chat is None:
+            self._chat = Chat(self.params["url"], self.params["model"], answers=Answers())
+        bodies = self._bodies(asked)
+        first = self._chat.ask(bodies[:FIRST_ROWS], keep_refusals=keep_refusals)
+        self._count(first)
+        bad = [r for r in first if self._code(r) is None]
+        if len(first) >= 8 and len(bad) > len(first) / 2:
+            example = bad[0].detail if isinstance(bad[0], RequestRefused) else bad[0].text[:80]
+            raise EndpointError(
+                "The model '{model}' gave no usable answer to {bad} of the first {n} rows; it said, for example: {example}",
+                model=self.params["model"], bad=len(bad), n=len(first), example=example,
+            )
+        later = self._chat.ask(bodies[FIRST_ROWS:])
+        self._count(later)
+        return first + later
+
+    def _code(self, reply: Answer | RequestRefused) -> float | None:
+        if isinstance(reply, RequestRefused):
+            return None
+        return self.question.label(reply) if self.question.labels else self.question.number(reply)
+
+    def _count(self, replies: list[Answer | RequestRefused]) -> None:
+        facts = self.facts
+        for key in ("requests", "cached", "unparsed", "refused", "tokens_in", "tokens_out", "seconds_asked"):
+            facts.setdefault(key, 0)
+        for reply in replies:
+            if isinstance(reply, RequestRefused):
+                facts["refused"] += 1
+                continue
+            facts["cached" if reply.cached else "requests"] += 1
+            facts["unparsed"] += self._code(reply) is None
+            facts["tokens_in"] += reply.tokens_in
+            facts["tokens_out"] += reply.tokens_out
+            facts["seconds_asked"] += reply.seconds
+            if reply.estimated:
+                facts["tokens_estimated"] = True
+            facts["model"] = reply.model or self.params["model"]
+        money = self._money(facts["tokens_in"], facts["tokens_out"])
+        if money is not None:
+            facts["money"] = money
+
+    def _money(self, tokens_in: float, tokens_out: float) -> float | None:
+        """None where no price was given: unknown is not free."""
+        price_in, price_out = self.params.get("price_in"), self.params.get("price_out")
+        return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
+
+    # ---- from replies to probabilities
+
+    def _raw(self, replies: list[Answer | RequestRefused]) -> np.ndarray:
+        """(n, k) probabilities as the model gave them, or (n, 1) numbers. Without an answer: the shares of train, or its median."""
+        if not self.question.labels:
+            low, high, median = self.prior
+            reach = high - low  # a number further out than the known range is wide is held there: one slip of digits decides nothing
+            numbers = [self._code(r) for r in replies]
+            return np.clip([median if v is None else v for v in numbers], low - reach, high + reach).reshape(-1, 1)
+        out = np.tile(self.prior, (len(replies), 1))
+        for line, reply in zip(out, replies, strict=True):
+            code = self._code(reply)
+            if code is None or isinstance(reply, RequestRefused):
+                continue
+            masses = self.question.masses(reply, self.protocol) if self.protocol.logprobs else None
+            if masses is None or masses.sum() < 1e-4:
+                masses = np.eye(len(line))[int(code)]
+            line[:] = masses / masses.sum()
+        return out
+
+    def _learn(self, replies: list[Answer | RequestRefused], truth: np.ndarray) -> float:
+        """Learn `calibration` on held-out rows of train. Returns their loss after it."""
+        raw = self._raw(replies)
+        if not self.question.labels:
+            self.calibration = {}
+            return float(np.abs(raw[:, 0] - truth).mean())
+        n = np.arange(len(truth))
+        options: dict[str, np.ndarray | None] = {"none": None}
+        if self.protocol.logprobs and raw.shape[1] <= FIXED_CLASSES:
+            options["batch"] = np.log(self.prior) - np.log(np.maximum(raw.mean(axis=0), 1e-4))
+            if self.shots:
+                options["contextual"] = -np.log(np.maximum(self._raw(self._ask(self._empty())).mean(axis=0), 1e-4))
+        best: tuple[np.ndarray, dict[str, Any]] | None = None
+        for name, bias in options.items():
+            fits = []
+            for temperature in TEMPERATURES if self.protocol.logprobs else (1.0,):
+                for smoothing in SMOOTHING:
+                    fitted = {"name": name, "bias": None if bias is None else bias.tolist(), "temperature": temperature, "smoothing": smoothing}
+                    fits.append((-np.log(self._calibrated(raw, fitted)[n, truth]), fitted))
+            losses, fitted = min(fits, key=lambda f: f[0].mean())
+            if best is None:
+                best = losses, fitted
+                continue
+            gain = best[0] - losses  # a correction has to win by more than one standard error to be believed
+            if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+                best = losses, fitted
+        assert best is not None
+        self.calibration = best[1]
+        return float(best[0].mean())
+
+    def _empty(self) -> Dataset:
+        """Rows without content: what the model answers to them is its bias (Zhao et al. 2021, section 5)."""
+        fill = {"text": ["N/A", "", "[MASK]"], "category": ["N/A", "", "[MASK]"]}
+        types: dict[str, Any] = {"number": pl.Float64, "time": pl.Datetime}
+        frame = pl.DataFrame({c.name: pl.Series(c.name, fill.get(c.kind, [None] * 3), dtype=types.get(c.kind, pl.String)) for c in self.schema.features})
+        return Dataset(frame, self.schema)
+
+    def _calibrated(self, raw: np.ndarray, calibration: dict[str, Any]) -> np.ndarray:
+        logits = np.log(np.maximum(raw, 1e-6))
+        if calibration["bias"] is not None:
+            logits = logits + np.array(calibration["bias"])
+        logits = logits / calibration["temperature"]
+        sure = np.exp(logits - logits.max(axis=1, keepdims=True))
+        sure /= sure.sum(axis=1, keepdims=True)
+        return (1 - calibration["smoothing"]) * sure + calibration["smoothing"] * self.prior
+
+    def predict(self, asked: Dataset) -> np.ndarray:
+        if not len(asked):
+            return np.zeros((0, self.task.width))
+        replies = self._ask(asked)
+        given = [r for r in replies if isinstance(r, Answer)]
+        self.facts["tokens_in_per_row"] = sum(r.tokens_in for r in given) / len(asked)
+        self.facts["tokens_out_per_row"] = sum(r.tokens_out for r in given) / len(asked)
+        if (money := self._money(self.facts["tokens_in_per_row"], self.facts["tokens_out_per_row"])) is not None:
+            self.facts["money_per_row"] = money
+        if given:
+            milliseconds = np.array([r.seconds for r in given]) * 1000
+            self.facts |= {"latency_ms": float(np.median(milliseconds)), "latency_p95_ms": float(np.quantile(milliseconds, 0.95))}
+        raw = self._raw(replies)
+        return self._calibrated(raw, self.calibration) if self.question.labels else raw
+
+    # ---- a recipe on disk: what is asked of whom, never a key
+
+    def dump(self, folder: Path) -> None:
+        recipe = {
+            "prompt_version": VERSION, "url": self.params["url"], "model": self.params["model"], "question": asdict(self.question),
+            "protocol": asdict(self.protocol), "seed": self.seed, "characters": self.characters, "shots": self.shots,
+            "prior": self.prior.tolist(), "calibration": self.calibration, "pool_answers": self.pool_answers,
+        }
+        (folder / "recipe.json").write_text(json.dumps(recipe, ensure_ascii=False), encoding="utf-8")
+        if self.pool is not None:
+            self.pool.frame.write_parquet(folder / "pool.parquet")
+
+    def load(self, folder: Path) -> LLM:
+        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        if recipe["prompt_version"] > VERSION:
+            raise InputError("This model's prompt has version {found}, made by a newer assay; this one knows up to {known}.",
+                             found=recipe["prompt_version"], known=VERSION)
+        self.params |= {"url": recipe["url"], "model": recipe["model"]}
+        packed = recipe["question"]
+        self.question = Question(packed["target"], packed["lang"], tuple(packed["labels"]), tuple(packed["span"]))
+        self.protocol = Protocol(**recipe["protocol"])
+        self.seed, self.characters, self.calibration = recipe["seed"], recipe["characters"], recipe["calibration"]
+        self.shots = [(text, answer) for text, answer in recipe["shots"]]
+        self.prior, self.pool_answers = np.array(recipe["prior"]), recipe["pool_answers"]
+        if (folder / "pool.parquet").exists():
+            self.pool = Dataset(pl.read_parquet(folder / "pool.parquet"), self.schema)
+        return self
+
+
+def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
+    if not case.llm_url or not case.llm_model:
+        return say("no endpoint was given: --llm URL MODEL")
+    try:
+        endpoint(case.llm_url)
+    except InputError as error:
+        return error.text
+    if case.offline and not is_loopback(case.llm_url):
+        return say("the case is offline, and {url} is not on this machine", url=case.llm_url)
+    chinese = any(c.language == "zh" for c in schema.of_kind("text"))
+    return {"url": case.llm_url, "model": case.llm_model, "price_in": case.llm_price_in, "price_out": case.llm_price_out,
+            "lang": "zh" if chinese else "en"}
+
+
+llm = Candidate(
+    name="llm", rung="llm", tasks=("classify", "regress"), build=LLM, prepare=_prepare, online=True, share=10.0,
+    source="https://platform.openai.com/docs/api-reference/chat", version=f"prompt {VERSION}",
+)
