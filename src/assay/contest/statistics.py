@@ -45,9 +45,8 @@ class Bootstrap:
         sums = np.stack([np.bincount(codes, weights=matrix[:, k], minlength=drawn) for k in range(len(self.names))], axis=1)
         sizes = np.bincount(codes, minlength=drawn).astype(np.float64)
         self.mean = dict(zip(self.names, matrix.mean(axis=0), strict=True))
-        picks = rng.integers(0, drawn, (REPEATS, drawn))
-        weights = np.zeros((REPEATS, drawn), dtype=np.float32)
-        np.add.at(weights, (np.arange(REPEATS)[:, None], picks), 1.0)
+        picks = rng.integers(0, drawn, (REPEATS, drawn)) + np.arange(REPEATS)[:, None] * drawn
+        weights = np.bincount(picks.ravel(), minlength=REPEATS * drawn).reshape(REPEATS, drawn).astype(np.float32)
         totals = weights @ sizes.astype(np.float32)
         self.drawn = {name: (weights @ sums[:, k].astype(np.float32)) / totals for k, name in enumerate(self.names)}
 

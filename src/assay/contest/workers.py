@@ -43,6 +43,10 @@ class Workers:
         )
         theirs.close()
         self._heard = b""
+        self.preload(imports)
+
+    def preload(self, imports: list[str]) -> None:
+        """Have these imported once, in the process that forks; what is there already costs nothing."""
         self._send({"import": imports, "path": [p for p in sys.path if p]})
 
     def __enter__(self) -> Workers:

@@ -1,0 +1,264 @@
+"""The verbs of assay from Python: run, judge, resume, load. The command line is a thin skin over these."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import assay
+from assay.case import Case
+from assay.contest.budget import Clock, process_age_s
+from assay.contest.folder import Folder, Trial, write_json
+from assay.contest.judge import Verdict, gather
+from assay.contest.judge import judge as judge_folder
+from assay.contest.run import Event, fit_again, imports, line_up, play
+from assay.contest.workers import Workers
+from assay.data.dataset import Dataset
+from assay.data.read import read
+from assay.data.split import Split, splits
+from assay.errors import InputError, TaskError
+from assay.families.base import Candidate
+from assay.registry import get
+from assay.report.facts import facts_for_report
+from assay.ship.bundle import Bundle, pack
+from assay.ship.bundle import load as load_bundle
+from assay.tasks import choose, find
+from assay.tasks.base import Task
+from assay.words import Text, say
+
+MOST_TEST_ROWS = 10_000
+LEAST_ROWS = 20
+
+
+class Run:
+    """A finished run: `verdict`, `folder`, `winner` and `cheapest` (paths of bundles), `report(path)`."""
+
+    def __init__(self, folder: Folder, verdict: Verdict) -> None:
+        self.folder, self.verdict = folder, verdict
+
+    @property
+    def winner(self) -> Path:
+        return self.folder.path / "winner.assay"
+
+    @property
+    def cheapest(self) -> Path:
+        return self.folder.path / "cheapest.assay"
+
+    def report(self, path: str | Path, lang: str | None = None) -> Path:
+        """Write the report as one self-contained HTML file, in the case's language or `lang`."""
+        from assay.report.html import write
+
+        return write(self.folder.path, Path(path), lang=lang or self.folder.about()["case"].get("lang", "en"))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r}: {self.verdict.sentence})"
+
+
+def run(
+    source: Any, *, target: str | None = None, out: str | Path | None = None, observe: Callable[[Event | Text], None] = lambda event: None,
+    since_process_start: bool = False, **options: Any,
+) -> Run:
+    """Let all candidates answer the same rows and judge them. source: a path or a pandas, polars or Arrow frame.
+
+    options: the fields of `Case` (time="60s", worth="error=4.5 CNY", requests="2M/month", ...). out: the run's folder.
+    Raises InputError, TaskError, ReadError, BudgetError: each one sentence.
+    """
+    case = Case.of(options | {"target": target} if target else options)
+    case = replace(case, data=str(source) if isinstance(source, (str, Path)) else case.data)
+    clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
+    folder = Folder(_new_folder(out, source))
+    with Workers(["numpy", "polars", "scipy.sparse", "sklearn.linear_model", "lightgbm", "safetensors.numpy"]) as workers:
+        reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column)
+        data, notes = _with_answers(reading.dataset, case)
+        task, why = _task(case, data)
+        for note in (*reading.notes, *notes, why):
+            observe(note)
+        entries = line_up(case, task, data.schema)
+        workers.preload(imports(entries))
+        parts, how = _splits(case, task, data)
+        observe(how)
+        data_about = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "assay": assay.__version__, "split": how.json(),
+                      "notes": [n.json() for n in (*reading.notes, *notes, why)]}
+        try:
+            folder.begin(case, task, data, parts, data_about)
+            return _play_and_judge(folder, case, task, data, parts, entries, workers, clock, observe)
+        except BaseException:
+            if not folder.trials_file.exists():
+                shutil.rmtree(folder.path, ignore_errors=True)  # nothing finished: leave nothing half-written
+            raise
+
+
+def resume(path: str | Path, *, observe: Callable[[Event | Text], None] = lambda event: None, since_process_start: bool = False) -> Run:
+    """Go on with a run that was killed: finished trials stay, the rest of the budget is spent on the others."""
+    folder = Folder(Path(path))
+    case, task, data, parts, _ = folder.open()
+    entries = line_up(case, task, data.schema)
+    used = sum(t.seconds for t in folder.trials())
+    clock = Clock(case.time_s, used_s=used + (process_age_s() if since_process_start else 0.0))
+    with Workers(imports(entries)) as workers:
+        return _play_and_judge(folder, case, task, data, parts, entries, workers, clock, observe)
+
+
+def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
+    """Judge a finished run again under another worth, margin, confidence or rival. Nothing is retrained."""
+    folder = Folder(Path(path))
+    case, task, data, parts, about = folder.open()
+    case = Case.of(case.json() | {k: v for k, v in options.items() if v is not None})
+    task = find(task.name).of(data, **_task_options(case))
+    verdict = judge_folder(folder, case, task, data, parts, rival=rival)
+    _write_verdict(folder, case, task, data, parts, verdict, about, None)
+    return Run(folder, verdict)
+
+
+def load(path: str | Path) -> Bundle:
+    """Open a `.assay` file. Nothing in it is executed."""
+    return load_bundle(Path(path))
+
+
+def _play_and_judge(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], entries: list, workers: Workers,
+                    clock: Clock, observe: Callable[[Any], None]) -> Run:
+    finished = play(folder, case, entries, len(parts), workers, clock, observe)
+    if not finished:
+        observe(say("Stopped by you: judging what has finished."))
+    verdict = judge_folder(folder, case, task, data, parts)
+    about = folder.about()
+    _write_verdict(folder, case, task, data, parts, verdict, about, clock)
+    _ship(folder, case, task, data, parts, verdict, workers, clock, observe, refit=finished)
+    about_run = Run(folder, verdict)
+    _write_verdict(folder, case, task, data, parts, verdict, about, clock)
+    about_run.report(folder.path / "report.html")
+    return about_run
+
+
+def _ship(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, workers: Workers, clock: Clock,
+          observe: Callable[[Any], None], *, refit: bool) -> None:
+    """Pack the winner and the cheapest that is good enough, fitted on all rows where time allows."""
+    evidence, _ = gather(folder, case, task, data, parts)
+    scores = {row["candidate"]: row for row in verdict.scoreboard}
+    packed: dict[str, Path] = {}
+    for role, name in (("winner", verdict.winner), ("cheapest", verdict.cheapest)):
+        bundle = folder.path / f"{role}.assay"
+        if name in packed:
+            shutil.copyfile(packed[name], bundle)
+            continue
+        trial = evidence.trials[name][0]
+        calibration = _calibration(folder, task, data, evidence.trials[name])
+        model_folder, rows = folder.model_folder(name, trial.split) / "model", trial.rows_used
+        needed = trial.cost["fit_wall_s"] * len(data) / max(trial.train_rows, 1) * 1.3 + 0.3
+        left = clock.left() - 0.9
+        if refit and needed < left:
+            observe(Event("start", name, -1, note="refit"))
+            again = fit_again(folder, case, trial, calibration, folder.path / "models" / f"{name}.all", max(needed * 1.5, 1.0), left,
+                              workers, observe)
+            if again.status == "done":
+                model_folder, rows = folder.path / "models" / f"{name}.all" / "model", again.rows_used
+        candidate = get("assay.families", Candidate, name)
+        rng = np.random.default_rng(case.seed)
+        sample = data.asked().take(np.sort(rng.choice(len(data), min(len(data), 500), replace=False)))
+        row = scores[name]
+        pack(bundle, task=task, candidate=candidate, params=trial.params, schema=data.schema, model_folder=model_folder,
+             calibration=calibration, reference=sample.frame,
+             facts={"loss": {"name": task.loss, "value": row["loss"], "low": row["low"], "high": row["high"]},
+                    "metrics": row["metrics"], "cost": row["cost"], "rows_fitted": rows, "rows": len(data), "role": role,
+                    "fingerprint": data.fingerprint, "seed": case.seed, "created": folder.about()["created"], "verdict": str(verdict.sentence)})
+        packed[name] = bundle
+
+
+def _calibration(folder: Folder, task: Task, data: Dataset, trials: list[Trial]) -> dict[str, Any]:
+    """Learnt from the rows that each split held out of its own training rows, all splits together."""
+    rows, raw = zip(*(folder.validation(t) for t in trials), strict=True)
+    return task.calibration(task.truth(data.take(np.concatenate(rows))), np.concatenate(raw))
+
+
+def _write_verdict(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, about: dict[str, Any],
+                   clock: Clock | None) -> None:
+    evidence, _ = gather(folder, case, task, data, parts)
+    used = clock.used() if clock else sum(t.seconds for t in folder.trials())
+    write_json(folder.verdict_file, facts_for_report(case, task, data, parts, verdict, about, evidence, used))
+
+
+def _new_folder(out: str | Path | None, source: Any) -> Path:
+    if out is not None:
+        path = Path(out)
+        if (path / "case.json").exists():
+            raise InputError("'{path}' already holds a run. Go on with it: assay run --resume {path}, or name another folder.", path=str(path))
+        return path
+    stem = Path(source).name.split(".")[0] if isinstance(source, (str, Path)) else "frame"
+    root, stamp = Path("assay-runs"), time.strftime("%Y%m%d-%H%M%S")
+    path = root / f"{stem}-{stamp}"
+    extra = 1
+    while path.exists():
+        extra += 1
+        path = root / f"{stem}-{stamp}-{extra}"
+    return path
+
+
+def _with_answers(data: Dataset, case: Case) -> tuple[Dataset, list[Text]]:
+    """Rows whose target is there. Missing and infinite answers are refused, or dropped where the case says so."""
+    y = data.y
+    bad = y.is_null()
+    if y.dtype.is_float():
+        bad = bad | y.is_nan().fill_null(False) | y.is_infinite().fill_null(False)
+    missing = int(bad.sum())
+    if missing == len(y):
+        raise TaskError("The target '{name}' is empty in all {rows} rows.", name=y.name, rows=len(y))
+    notes = []
+    if missing and not case.drop_missing_target:
+        raise TaskError("{missing:,} of {rows:,} rows have no usable value in '{name}' (the first is data row {first:,}). Fill them, or leave "
+                        "them out with --drop-missing-target.", missing=missing, rows=len(y), name=y.name, first=int(bad.arg_max() or 0) + 1)
+    if missing:
+        data = data.take((~bad).to_numpy())
+        notes.append(say("{missing:,} rows without a usable '{name}' were left out.", missing=missing, name=y.name))
+    if len(data) < LEAST_ROWS:
+        raise TaskError("There are {rows} rows; at least {least} are needed before anything can be judged.", rows=len(data), least=LEAST_ROWS)
+    if not data.schema.features:
+        raise TaskError("Besides the target '{name}' there is no column to learn from (ids do not count).", name=y.name)
+    return data, notes
+
+
+def _task(case: Case, data: Dataset) -> tuple[Task, Text]:
+    if case.task is None:
+        chosen, why = choose(data)
+    else:
+        chosen, why = find(case.task), say("The question is '{task}', as you said.", task=case.task)
+        reason = chosen.refuses(data)
+        if reason is not None and not (data.y.dtype.is_integer() and 2 <= data.y.n_unique() <= 1000):
+            raise TaskError("'{task}' cannot be asked here: {reason}.", task=case.task, reason=reason)
+    return chosen.of(data, **_task_options(case)), why
+
+
+def _task_options(case: Case) -> dict[str, Any]:
+    options: dict[str, Any] = {"loss": case.loss, "quantile": case.quantile}
+    return options | ({"costs": case.worth.costs, "currency": case.worth.currency} if case.worth else {})
+
+
+def _splits(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]:
+    """The splits of this case and a sentence that says how they were made."""
+    kind = case.split or ("group" if data.schema.group else "time" if data.schema.time else "random")
+    if kind not in ("random", "group", "time"):
+        raise InputError("There is no split '{kind}'. There are: random, group, time.", kind=kind)
+    n = len(data)
+    folds = case.folds or (1 if case.time_s < 20 else 5 if n < 1000 else 3 if n < 3000 else 1)
+    if kind == "group" and data.schema.group:
+        folds = min(folds, max(1, data.frame[data.schema.group].n_unique() // 2))
+    most = case.test_rows or min(MOST_TEST_ROWS, max(500, int(100 * case.time_s)))
+    if case.llm_url and not case.test_rows:
+        most = min(most, 500)
+        folds = 1
+    parts = splits(data, folds=folds, share=1 / max(folds, 5), seed=case.seed, kind=kind, test_rows=most,
+                   strata=task.strata(data) if kind == "random" else None)
+    words = {"random": say("at random, the same shares of each answer on both sides"),
+             "group": say("by '{name}': no group stands on both sides", name=data.schema.group or ""),
+             "time": say("forward in time by '{name}': the future judges", name=data.schema.time or "")}
+    return parts, say("{train:,} rows teach and {test:,} judge, {folds} times, split {how}.", train=len(parts[0].train),
+                      test=len(parts[0].test), folds=len(parts), how=words[kind])
+
+
+__all__ = ["Run", "judge", "load", "resume", "run"]

@@ -1,0 +1,95 @@
+"""verdict.json: the verdict and everything a report draws, so that a report can be made again without the data."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from assay.case import Case
+from assay.contest.judge import Evidence, Verdict
+from assay.data.dataset import Dataset
+from assay.data.split import Split
+from assay.families.base import Candidate
+from assay.registry import discover
+from assay.tasks.base import Task
+
+FORMAT = 1
+_PACKAGES = ("assay", "numpy", "polars", "scikit-learn", "lightgbm", "onnxruntime", "torch", "tokenizers")
+
+
+def facts_for_report(case: Case, task: Task, data: Dataset, splits: list[Split], verdict: Verdict, about: dict[str, Any], evidence: Evidence,
+                     used_s: float) -> dict[str, Any]:
+    """The whole of verdict.json (`verdict.schema.json` beside this file says what each field means)."""
+    cards = discover("assay.families", Candidate)
+    for row in verdict.scoreboard:
+        card = cards.get(row["candidate"])
+        row.update({"source": card.source, "licence": card.licence} if card else {})
+    return _finite({
+        "format": FORMAT, **verdict.json(), "task": task.name, "loss": task.loss,
+        "data": {"path": case.data, "rows": len(data), "fingerprint": about["fingerprint"], "target": case.target,
+                 "columns": data.schema.json()["columns"], "group": data.schema.group, "time": data.schema.time,
+                 "train_rows": len(splits[0].train), "test_rows": len(evidence.test), "folds": len(splits), "split": about["split"]},
+        "notes_data": about["notes"], "classes": [str(c) for c in getattr(task, "classes", ())] or None,
+        "curves": {name: _curves(task, evidence, name) for name in evidence.losses},
+        "budget": {"time_s": case.time_s, "used_s": round(used_s, 2), "memory_mb": case.memory_mb},
+        "machine": _machine(), "versions": _versions(), "seed": case.seed, "case": case.json(), "created": about["created"],
+    })
+
+
+def _curves(task: Task, evidence: Evidence, name: str) -> dict[str, Any]:
+    """What a picture of this candidate's answers needs: calibration bins and confusion, or residuals."""
+    prediction = evidence.predictions[name]
+    truth = task.truth(evidence.test)
+    if task.name == "classify":
+        confidence, answer = prediction.max(axis=1), prediction.argmax(axis=1)
+        order = np.argsort(confidence, kind="stable")
+        bins = [{"confidence": float(confidence[part].mean()), "right": float((answer[part] == truth[part]).mean()), "rows": len(part)}
+                for part in np.array_split(order, min(10, max(1, len(order) // 10))) if len(part)]
+        counts = np.zeros((task.width, task.width), dtype=int)
+        np.add.at(counts, (truth, answer), 1)
+        shown = np.argsort(-counts.sum(axis=1), kind="stable")[:12]
+        labels = [str(task.classes[c]) for c in shown]  # type: ignore[attr-defined]
+        return {"calibration": bins, "confusion": {"labels": labels, "matrix": counts[np.ix_(shown, shown)].tolist(), "classes": task.width}}
+    pick = np.linspace(0, len(truth) - 1, min(len(truth), 400)).astype(int)
+    return {"residuals": {"truth": truth[pick].tolist(), "answer": prediction[pick, 0].tolist(),
+                          "low": prediction[pick, 1].tolist(), "high": prediction[pick, 2].tolist()}}
+
+
+def _machine() -> dict[str, Any]:
+    import psutil
+
+    return {"system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "cores": os.cpu_count(),
+            "processor": _processor(), "memory_gb": round(psutil.virtual_memory().total / 2**30, 1)}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    except OSError:
+        return platform.processor()
+
+
+def _versions() -> dict[str, str]:
+    out = {}
+    for package in _PACKAGES:
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return out
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
