@@ -74,7 +74,7 @@ def run(
     case = replace(case, data=str(source) if isinstance(source, (str, Path)) else case.data)
     clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
     folder = Folder(_new_folder(out, source))
-    with Workers(["numpy", "polars", "scipy.sparse", "sklearn.linear_model", "lightgbm", "safetensors.numpy"]) as workers:
+    with Workers(imports([])) as workers:
         reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column)
         data, notes = _with_answers(reading.dataset, case)
         task, why = _task(case, data)

@@ -110,7 +110,7 @@ class Folder:
         about = self.about()
         case = Case.of(about["case"])
         task = find(about["task"]["task"]).from_json(about["task"])
-        data = Dataset(pl.read_ipc(self.data_file, memory_map=True), Schema.of(about["schema"]))
+        data = Dataset(_mapped(self.data_file), Schema.of(about["schema"]))
         return case, task, data, splitting.load(self.splits_file), about
 
     def append(self, trial: Trial) -> None:
@@ -146,6 +146,15 @@ class Folder:
         """(row numbers, raw predictions) of the rows that this trial held out of train."""
         with np.load(self.validation_file(trial.candidate, trial.split), allow_pickle=False) as saved:
             return saved["rows"], saved["prediction"]
+
+
+def _mapped(path: Path) -> pl.DataFrame:
+    """The frame over the file's own pages: children share one copy in memory (polars 2 reads IPC into its own)."""
+    import pyarrow as pa
+
+    frame = pl.from_arrow(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def write_json(path: Path, packed: Any) -> None:

@@ -71,7 +71,7 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
 def imports(entries: Iterable[Entry]) -> list[str]:
     """What the children's parent should have imported before it forks them."""
     heavy = {package for e in entries if not e.reason for package in e.candidate.needs if package == "torch"}
-    return ["numpy", "polars", "scipy.sparse", "sklearn.linear_model", "lightgbm", "safetensors.numpy", *sorted(heavy)]
+    return ["numpy", "polars", "pyarrow", "scipy.sparse", "sklearn.linear_model", "lightgbm", "safetensors.numpy", *sorted(heavy)]
 
 
 def play(folder: Folder, case: Case, entries: list[Entry], folds: int, workers: Workers, clock: Clock,
@@ -115,7 +115,7 @@ def _one(folder: Folder, case: Case, entry: Entry, split: int, waiting: list[Ent
     job = {"kind": "trial", "folder": str(folder.path), "candidate": candidate.name, "params": entry.params, "split": split,
            "seed": case.seed, "seconds": part, "memory_mb": case.memory_mb, "threads": cores(),
            "progress": str(work / "progress"), "result": str(work / f"{candidate.name}.{split}.result.json")}
-    return _run(job, blank, workers, work, limit, case.memory_mb, observe)
+    return _run(job, blank, workers, work, limit, clock.left_for_trials(), case.memory_mb, observe)
 
 
 def fit_again(folder: Folder, case: Case, trial: Trial, calibration: dict[str, Any], keep: Path, seconds: float, limit: float,
@@ -125,10 +125,10 @@ def fit_again(folder: Folder, case: Case, trial: Trial, calibration: dict[str, A
     job = {"kind": "refit", "folder": str(folder.path), "candidate": trial.candidate, "params": trial.params, "split": 0,
            "seed": case.seed, "seconds": seconds, "memory_mb": case.memory_mb, "threads": cores(), "calibration": calibration,
            "keep": str(keep), "progress": str(work / "progress"), "result": str(work / f"{trial.candidate}.refit.result.json")}
-    return _run(job, replace(trial, status="failed", reason=None, facts={}), workers, work, limit, case.memory_mb, observe)
+    return _run(job, replace(trial, status="failed", reason=None, facts={}), workers, work, limit, limit, case.memory_mb, observe)
 
 
-def _run(job: dict[str, Any], blank: Trial, workers: Workers, work: Path, limit: float, memory_mb: float,
+def _run(job: dict[str, Any], blank: Trial, workers: Workers, work: Path, limit: float, latest: float, memory_mb: float,
          observe: Callable[[Event], None]) -> Trial:
     job_file, result = work / f"{blank.candidate}.job.json", Path(job["result"])
     progress = Path(job["progress"])
@@ -142,7 +142,8 @@ def _run(job: dict[str, Any], blank: Trial, workers: Workers, work: Path, limit:
             note = progress.read_text(encoding="utf-8")
         observe(Event("note", blank.candidate, blank.split, note=note))
 
-    ending = workers.run(job_file, work / f"{blank.candidate}.{blank.split}.log", seconds=limit, memory_mb=memory_mb, tick=tick)
+    ending = workers.run(job_file, work / f"{blank.candidate}.{blank.split}.log", seconds=limit, latest_s=latest,
+                         memory_mb=memory_mb, tick=tick)
     if result.exists() and ending.how == "ended":
         trial = Trial.of(json.loads(result.read_text(encoding="utf-8")))
         return replace(trial, cost=trial.cost | {"peak_mb": max(ending.peak_mb, trial.cost.get("peak_mb", 0.0))}) if trial.cost else trial

@@ -64,32 +64,35 @@ class Workers:
         self._zygote.kill()
         self._zygote.wait()
 
-    def run(self, job: Path, log: Path, *, seconds: float, memory_mb: float, tick: Callable[[], None] = lambda: None) -> Ending:
+    def run(self, job: Path, log: Path, *, seconds: float, memory_mb: float, latest_s: float = 60.0,
+            tick: Callable[[], None] = lambda: None) -> Ending:
         """Run the job until it ends, or kill it (and all it started) when time or memory is over.
 
+        seconds: of the child, from its fork; latest_s: from now, the wait for the imports of a cold start included.
         memory_mb: private memory of the child; pages of the memory-mapped data are shared and do not count.
         """
         started = time.monotonic()
         self._send({"fork": str(job), "log": str(log)})
-        pid, how, peak = 0, "ended", 0.0
+        pid, how, peak, forked = 0, "ended", 0.0, started
         try:
             while True:
                 heard = self._hear(_LOOK_S)
                 tick()
                 if heard is None and self._zygote.poll() is not None:
                     return Ending("died", time.monotonic() - started, peak)
+                now = time.monotonic()
                 if heard and "pid" in heard:
-                    pid = heard["pid"]
+                    pid, forked = heard["pid"], now
                 elif heard and heard.get("ended") == pid:
                     status = heard["status"]
                     return Ending(how if how != "ended" or status == 0 else "died", time.monotonic() - started, peak, status)
                 if pid and how == "ended":
-                    peak = max(peak, now := _private_mb(pid))
-                    how = "memory" if now > memory_mb else "time" if time.monotonic() - started > seconds else how
+                    peak = max(peak, holds := _private_mb(pid))
+                    how = "memory" if holds > memory_mb else "time" if now - forked > seconds or now - started > latest_s else how
                     if how != "ended":
                         _kill(pid)
-                elif not pid and time.monotonic() - started > seconds:
-                    return Ending("time", time.monotonic() - started, peak)
+                elif not pid and now - started > latest_s:
+                    return Ending("time", now - started, peak)
         except BaseException:
             if pid:
                 _kill(pid)
