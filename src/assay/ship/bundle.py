@@ -54,7 +54,7 @@ class Bundle:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_asked", self.schema.without_target())
-        object.__setattr__(self, "_readers", readers(self._asked))  # type: ignore[attr-defined]
+        object.__setattr__(self, "_readers", readers(self.schema.without_target()))
         object.__setattr__(self, "_answer_row", getattr(self.task, "answer_row", None) or self._answer_by_frame)
 
     def predict(self, asked: Any) -> Any:
@@ -96,11 +96,11 @@ class Bundle:
         return self.task.answers(prediction).row(0, named=True)
 
 
-def pack(path: str | Path, *, task: Task, candidate: Candidate, params: dict[str, Any], schema: Schema, model: Model | Path,
+def pack(path: str | Path, *, task: Task, candidate: Candidate, params: dict[str, Any], schema: Schema, model_folder: Path | Model,
          calibration: dict[str, Any], facts: dict[str, Any], reference: pl.DataFrame | None, max_gb: float = 8.0) -> Path:
     """Write the bundle in one step (temporary file, fsync, rename) and return its path. Equal input gives equal bytes.
 
-    model: a fitted model, or the folder that it was dumped to. facts: what a reader should know (scores, training rows,
+    model_folder: where the fitted model was dumped, or the model itself. facts: what a reader should know (scores, training rows,
     fingerprint, created, seed); NaN becomes null. reference: rows that were asked; at most 1,000 of them, evenly spread, and
     only their features are kept. They are real data: None leaves them out, and with them the drift check and the warm-up.
     Raises BudgetError if the disk is full, BundleError if the model wrote files that a bundle does not hold.
@@ -110,11 +110,11 @@ def pack(path: str | Path, *, task: Task, candidate: Candidate, params: dict[str
         raise InputError("The folder '{folder}' does not exist. Make it, or choose another place for the bundle.", folder=str(path.parent))
     with cache.writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as made:
         folder = Path(made) / "model"
-        if isinstance(model, Path):
-            folder = model
+        if isinstance(model_folder, Path):
+            folder = model_folder
         else:
             folder.mkdir()
-            model.dump(folder)
+            model_folder.dump(folder)
         members: dict[str, Path | bytes] = {
             f"model/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*") if file.is_file()}
         members["schema.json"] = as_json(schema.json())
