@@ -1,0 +1,267 @@
+"""Delimited text of any encoding and separator, into a frame. Every row is checked before polars parses it.
+
+Three passes over the bytes, each in pieces: bytes -> utf-8 (`_as_utf8`), fields counted a row (`_inspect`), parsed by
+polars. A file that breaks the plain rules (a stray quotation mark, old Mac line ends) goes through Python's csv module
+once, which either repairs it or names the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from assay.data.encoding import CHUNK, as_utf8, short
+from assay.data.values import EXACT
+from assay.errors import ReadError
+from assay.words import Text, say
+
+SEPARATORS = (",", ";", "\t", "|")
+_NONE = "\x1f"
+_NAMES: dict[str, Text | str] = {";": say("semicolon"), "\t": say("tab"), "|": "|", ",": say("comma")}
+_NUMBER = r"^(?:[+-]?(?:0|[1-9]\d{0,14})(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|[+-]?\.\d+(?:[eE][+-]?\d{1,3})?|[+-]?(?:nan|NaN|inf|Inf))$"
+
+
+def read_delimited(path: Path, folder: Path, *, tabs_first: bool = False, lines: bool = False) -> tuple[pl.DataFrame, list[Text]]:
+    """The frame (numbers as Float64 where a whole column is plain numbers, all else String), and what was noticed.
+
+    folder: an empty folder for temporary copies. lines: if the first line is one name, each line is one cell, whatever
+    separators stand in it. Raises ReadError naming the line or byte that is wrong.
+    """
+    csv.field_size_limit(1 << 24)
+    notes: list[Text] = []
+    plain = as_utf8(path, folder, notes)
+    with plain.open("rb") as file:
+        head = file.read(1 << 20)
+    text = _lines(head)
+    if not text.strip():
+        raise ReadError("'{file}' is empty. A table needs a line of column names and at least one row.", file=short(path))
+    if b"\n" not in head and b"\r" in head:  # line ends of an old Mac
+        plain = _rewritten(plain, folder, path, _sniffed(text.replace("\r", "\n"), tabs_first), None)
+        text = _lines(plain.open("rb").read(1 << 20))
+    separator = _sniffed(text, tabs_first)
+    if lines and not any(s in text.partition("\n")[0] for s in SEPARATORS):
+        separator = _NONE
+    names, skip = _header(text, separator, path, notes)
+    layout = _inspect(plain, separator, len(names), skip)
+    if layout.broken:
+        if layout.broken_without_quotes:
+            plain = _rewritten(plain, folder, path, separator, len(names))
+            skip = _header(_lines(plain.open("rb").read(1 << 20)), separator, path, [])[1]
+            layout = _inspect(plain, separator, len(names), skip)
+        else:
+            layout.quote = None
+            notes.append(say("Quotation marks are read as ordinary characters, because they do not come in pairs around whole fields."))
+    if not layout.rows:
+        raise ReadError("'{file}' has column names but no rows.", file=short(path))
+    if separator not in (",", _NONE):
+        notes.append(say("The separator is: {separator}.", separator=_NAMES[separator]))
+    if len(names) > 1 and all(re.fullmatch(r"[+-]?[\d.]+", n) for n in names):
+        notes.append(say("The first line of '{file}' holds only numbers. It is taken as column names; add a line of names if it is data.", file=short(path)))
+    return _parsed(plain, layout, names, separator, skip), notes
+
+
+# ---- what the rows look like
+
+
+@dataclass
+class _Layout:
+    """What one pass over the bytes found. sample: whole records from all over the file."""
+
+    rows: int = 0
+    broken: bool = False
+    broken_without_quotes: bool = False
+    blank: bool = False
+    quote: str | None = '"'
+    sample: list[bytes] = field(default_factory=list)
+
+
+def _lines(head: bytes) -> str:
+    """The first bytes as text whose lines end in a newline."""
+    return head.decode("utf-8-sig", errors="ignore").replace("\r\n", "\n")
+
+
+def _sniffed(text: str, tabs_first: bool) -> str:
+    """The separator under which most records have as many fields as the header; then the one with most fields."""
+    best, score = ",", (0.0, 0, 0)
+    for separator in SEPARATORS:
+        records = []
+        for record in csv.reader(io.StringIO(text[:200_000].replace("\r", " ")), delimiter=separator):
+            if record:
+                records.append(len(record))
+            if len(records) > 200:
+                break
+        fields = records[0] if records else 1
+        if fields < 2:
+            continue
+        rest = records[1:-1] or records[1:]  # the last one may be cut off
+        share = sum(n == fields for n in rest) / len(rest) if rest else 1.0
+        this = (round(share, 1), int(tabs_first and separator == "\t"), fields)
+        if this > score:
+            best, score = separator, this
+    return best
+
+
+def _header(text: str, separator: str, path: Path, notes: list[Text]) -> tuple[list[str], int]:
+    """Column names, and how many lines stand before the first row."""
+    reader = csv.reader(io.StringIO(text.replace("\r", " ")), delimiter=separator)
+    names = next(record for record in reader if any(cell.strip() for cell in record))
+    names = [name.strip() for name in names]
+    unnamed = [i for i, name in enumerate(names) if not name]
+    if len(unnamed) == len(names):
+        raise ReadError("The first line of '{file}' names no column.", file=short(path))
+    for i in unnamed:
+        names[i] = f"column_{i + 1}"
+    if unnamed:
+        notes.append(say("Columns without a name are called: {names}.", names=[names[i] for i in unnamed]))
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise ReadError("Column names have to differ, but '{file}' has more than one of: {names}. Rename them.", file=short(path), names=twice)
+    return names, reader.line_num
+
+
+def _inspect(path: Path, separator: str, columns: int, skip: int) -> _Layout:
+    """Count the fields of every record, quotation marks respected. About 0.5 GB a second; memory: a few times CHUNK."""
+    out = _Layout()
+    sep = ord(separator)
+    inside, carried, carried_raw, tail, before = 0, 0, 0, b"", 10
+    sampled = 1000  # records from the first piece; later pieces give fewer
+    with path.open("rb") as file:
+        for _ in range(skip):
+            file.readline()
+        while piece := file.read(CHUNK):
+            a = np.frombuffer(piece, dtype=np.uint8)
+            ends, seps = a == 10, a == sep
+            quoted = inside or b'"' in piece
+            if quoted:
+                raw, carried_raw = _counts(ends, seps, carried_raw)
+                blank = (raw == 0) & (columns > 1) & _blank(a, ends, before)
+                out.broken_without_quotes |= bool(((raw != columns - 1) & ~blank).any())
+                marks = a == 34
+                parity = (np.cumsum(marks, dtype=np.int64) + inside) & 1
+                at = np.flatnonzero(marks)
+                previous = np.where(at > 0, a[at - 1], before)
+                opens = parity[at] == 1
+                following = np.where(at + 1 < len(a), a[np.minimum(at + 1, len(a) - 1)], 10)
+                starts_field = np.isin(previous, (10, sep, 34))
+                ends_field = np.isin(following, (10, 13, sep, 34))
+                out.broken |= bool((np.where(opens, ~starts_field, ~ends_field)).any())
+                inside = int(parity[-1])
+                outside = parity == 0
+                ends, seps = ends & outside, seps & outside
+            counts, carried_now = _counts(ends, seps, carried)
+            wrong = counts != columns - 1
+            if not quoted:
+                carried_raw = carried_now
+            if wrong.any() or not len(counts):
+                empty = _blank(a, ends, before) if len(counts) else np.zeros(0, dtype=bool)
+                out.blank |= bool(empty.any())
+                out.broken |= bool((wrong & ~empty).any())
+                if not quoted:
+                    out.broken_without_quotes |= bool((wrong & ~empty).any())
+            elif columns == 1:
+                out.blank = True
+            carried = carried_now
+            out.rows += len(counts)
+            stops = np.flatnonzero(ends)
+            if len(stops) > 1:
+                step = max(1, (len(stops) - 1) // sampled)
+                for k in range(0, len(stops) - 1, step):
+                    out.sample.append(piece[stops[k] + 1: stops[k + 1] + 1])
+                out.sample.append(tail + piece[: stops[0] + 1])
+                sampled = 200
+            elif len(stops) == 1:
+                out.sample.append(tail + piece[: stops[0] + 1])
+            tail = piece[stops[-1] + 1:] if len(stops) else tail + piece
+            before = int(a[-1])
+    if tail.strip():  # no newline at the end of the file
+        out.rows += 1
+        out.broken |= carried != columns - 1 or bool(inside)
+        out.broken_without_quotes |= carried_raw != columns - 1
+        out.sample.append(tail + b"\n")
+    return out
+
+
+def _counts(ends: np.ndarray, seps: np.ndarray, carried: int) -> tuple[np.ndarray, int]:
+    """Separators of each record that ends here, and of the one still open."""
+    marks = np.flatnonzero(ends | seps)
+    stops = np.flatnonzero(ends[marks])
+    counts = np.diff(stops, prepend=-1) - 1
+    if not len(stops):
+        return counts, carried + len(marks)
+    counts[0] += carried
+    return counts, len(marks) - 1 - int(stops[-1])
+
+
+def _blank(a: np.ndarray, ends: np.ndarray, before: int) -> np.ndarray:
+    """Which of the records that end here are an empty line."""
+    stops = np.flatnonzero(ends)
+    previous = np.where(stops > 0, a[stops - 1], before)
+    second = np.where(stops > 1, a[stops - 2], before if len(a) > 1 else 10)
+    return (previous == 10) | ((previous == 13) & (second == 10))
+
+
+def _rewritten(plain: Path, folder: Path, path: Path, separator: str, columns: int | None) -> Path:
+    """A clean copy by Python's csv module. Raises ReadError at the first record of another width."""
+    copy = folder / "clean.txt"
+    with plain.open(encoding="utf-8-sig", newline="") as source, copy.open("w", encoding="utf-8", newline="") as target:
+        reader, writer = csv.reader(source, delimiter=separator), csv.writer(target, delimiter=separator, lineterminator="\n")
+        start = 1
+        try:
+            for record in reader:
+                if len(record) < 2 and not any(cell.strip() for cell in record):
+                    start = reader.line_num + 1
+                    continue
+                columns = columns or len(record)
+                if len(record) != columns:
+                    if reader.line_num > start:
+                        raise ReadError(
+                            "The record that starts on line {line} of '{file}' has {found} fields, the header has {expected}, and it runs on to "
+                            "line {end}: a quotation mark on line {line} is probably not closed.",
+                            file=short(path), line=start, end=reader.line_num, found=len(record), expected=columns)
+                    raise ReadError(
+                        "Line {line} of '{file}' has {found} fields, the header has {expected}. Put fields that contain the separator in "
+                        "quotation marks, or mend that line.", file=short(path), line=start, found=len(record), expected=columns)
+                writer.writerow(record)
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise ReadError("Line {line} of '{file}' cannot be split into fields: {error}.", file=short(path), line=start, error=str(error)) from None
+    return copy
+
+
+# ---- polars
+
+
+def _parsed(plain: Path, layout: _Layout, names: list[str], separator: str, skip: int) -> pl.DataFrame:
+    def scan(types: dict[str, type[pl.DataType]], *, lenient: bool = False) -> pl.LazyFrame:
+        return pl.scan_csv(plain, has_header=False, schema=types, skip_lines=skip, separator=separator, quote_char=layout.quote,
+                           infer_schema=False, glob=False, ignore_errors=lenient)
+
+    strings: dict[str, type[pl.DataType]] = dict.fromkeys(names, pl.String)
+    sample = pl.read_csv(io.BytesIO(b"".join(layout.sample)), has_header=False, schema=strings, separator=separator,
+                         quote_char=layout.quote, infer_schema=False)
+    types = dict(strings)
+    for name in names:
+        cells = sample[name].drop_nulls()
+        cells = cells.filter(cells != "")
+        if len(cells) and bool(cells.str.contains(_NUMBER).all()):
+            types[name] = pl.Float64
+    try:
+        frame = scan(types).collect(engine="streaming")
+    except pl.exceptions.ComputeError:  # a cell beyond the sample is no number: find whose
+        present = scan(strings).select(pl.all().replace("", None).null_count()).collect(engine="streaming").row(0)
+        lenient = scan(types, lenient=True).select(pl.all().null_count()).collect(engine="streaming").row(0)
+        types = {n: types[n] if types[n] == pl.String or present[i] == lenient[i] else pl.String for i, n in enumerate(names)}
+        frame = scan(types).collect(engine="streaming")
+    long = [n for n in names if types[n] == pl.Float64 and float(frame[n].abs().max() or 0) >= EXACT]  # type: ignore[arg-type]
+    if long:  # digits would be lost
+        frame = frame.with_columns(scan(types | dict.fromkeys(long, pl.String)).select(long).collect(engine="streaming"))
+    if layout.blank:
+        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+    return frame
