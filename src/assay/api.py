@@ -73,7 +73,7 @@ def run(
     case = Case.of(options | {"target": target} if target else options)
     case = replace(case, data=str(source) if isinstance(source, (str, Path)) else case.data)
     clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
-    folder = Folder(_new_folder(out, source))
+    folder = Folder(fresh_folder(source, out))
     with Workers(imports([])) as workers:
         reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column)
         data, notes = _with_answers(reading.dataset, case)
@@ -184,7 +184,8 @@ def _write_verdict(folder: Folder, case: Case, task: Task, data: Dataset, parts:
     write_json(folder.verdict_file, facts_for_report(case, task, data, parts, verdict, about, evidence, used))
 
 
-def _new_folder(out: str | Path | None, source: Any) -> Path:
+def fresh_folder(source: Any, out: str | Path | None = None) -> Path:
+    """A folder for a new run: `out` if given (it must not hold a run), else assay-runs/<name>-<time>."""
     if out is not None:
         path = Path(out)
         if (path / "case.json").exists():

@@ -91,6 +91,24 @@ def case_file(path: Path) -> dict[str, Any]:
         raise InputError("The case file '{path}' is not TOML: {error}.", path=str(path), error=str(error)) from None
 
 
+def pairs(words: list[str]) -> dict[str, str]:
+    """['age=number', ...] as a dict. Raises InputError naming the word that is not NAME=VALUE."""
+    out = {}
+    for word in words:
+        name, equals, value = word.rpartition("=")
+        if not equals or not name:
+            raise InputError("'{word}' is not COLUMN=KIND, such as age=number.", word=word)
+        out[name] = value
+    return out
+
+
+def llm_fields(endpoint: tuple[str, str] | None, price: tuple[float, float] | None) -> dict[str, Any]:
+    """The case's fields for `--llm URL MODEL` and `--llm-price IN OUT`."""
+    url, model = endpoint or (None, None)
+    price_in, price_out = price or (None, None)
+    return {"llm_url": url, "llm_model": model, "llm_price_in": price_in, "llm_price_out": price_out}
+
+
 def seconds(value: str | float) -> float:
     """'60s', '5m', '20ms', '1.5h' or a number of seconds."""
     if isinstance(value, (int, float)):

@@ -39,7 +39,7 @@ def splits(
 
     folds 1: one holdout of `share` of the rows (at most `test_rows`). folds > 1: each row is tested once for random and
     group; for time, `folds` equal stretches of the last `share * folds`, each judged by a model that knows only what
-    came before. strata: codes (n,) whose shares a random split keeps.
+    came before. strata: codes (n,) whose shares a random split keeps. Copies of a row (see `copies`) stay on one side.
     """
     n = len(data)
     rng = np.random.default_rng(seed)
@@ -52,22 +52,37 @@ def splits(
         if codes.max() + 1 < 2:
             raise TaskError("The group column '{name}' has one value only, so no group can be kept aside.", name=data.schema.group)
     else:
-        codes = None
+        codes = copies(data)
     fold_of = _folds(n, max(folds, round(1 / share)), rng, strata, codes)
     out = []
     for k in range(folds):
         test = np.flatnonzero(fold_of == k)
         train = np.flatnonzero(fold_of != k)
         if folds == 1 and test_rows and len(test) > test_rows:
-            if codes is None:
-                kept = _stratified_sample(test, test_rows, rng, strata)
-                train = np.setdiff1d(np.arange(n), kept, assume_unique=True)
-                test = kept
-            else:
-                test = np.sort(rng.choice(test, test_rows, replace=False))
+            kept = _stratified_sample(test, test_rows, rng, strata)
+            back = np.setdiff1d(test, kept, assume_unique=True)
+            if codes is not None:  # what is not needed for the test may teach, unless a relative of it judges
+                back = back[~np.isin(codes[back], codes[kept])]
+            train, test = np.sort(np.r_[train, back]), kept
         clusters = np.arange(len(test)) if codes is None else _compact(codes[test])
         out.append(Split(f"fold {k + 1}" if folds > 1 else "holdout", train, test, clusters))
     return out
+
+
+def copies(data: Dataset) -> np.ndarray | None:
+    """Codes (n,) that rows with the same inputs share, or None where equal inputs are no sign of a copied row.
+
+    A row counts as a copy if all its features are equal and they would hardly be so by chance: there is a text, or the
+    numbers alone tell most rows apart. A copy on both sides of a split would reward memory, not knowledge.
+    """
+    names = [c.name for c in data.schema.features]
+    telling = [c.name for c in data.schema.of_kind("text")] or [
+        c.name for c in data.schema.of_kind("number") if data.frame[c.name].n_unique() > len(data) / 4]
+    if not telling:
+        return None
+    hashes = data.frame.select(names).hash_rows(seed=0).to_numpy()
+    codes = np.unique(hashes, return_inverse=True)[1]
+    return codes if codes.max() + 1 < len(data) else None
 
 
 def holdout(data: Dataset, *, share: float, seed: int, strata: np.ndarray | None = None, most: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +117,15 @@ def _folds(n: int, folds: int, rng: np.random.Generator, strata: np.ndarray | No
     """The fold of each row: groups stay whole and folds equal in rows; strata are dealt out like cards."""
     if groups is not None:
         sizes = np.bincount(groups)
-        order = np.lexsort((rng.permutation(len(sizes)), -sizes)) if sizes.max() > 2 * sizes.mean() else rng.permutation(len(sizes))
+        shuffled = rng.permutation(len(sizes))
+        if len(sizes) > 20 * folds and sizes.max() < n / (20 * folds):  # many small groups: deal them out like rows
+            first = np.zeros(len(sizes), dtype=np.int64)
+            first[groups[::-1]] = np.arange(n)[::-1]
+            order = shuffled if strata is None else shuffled[np.argsort(strata[first[shuffled]], kind="stable")]
+            fold_of_group = np.empty(len(sizes), dtype=np.int64)
+            fold_of_group[order] = (np.arange(len(sizes)) + rng.integers(folds)) % folds
+            return fold_of_group[groups]
+        order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]  # few or large ones: the largest first, each to the emptiest fold
         filled = np.zeros(min(folds, len(sizes)))
         fold_of_group = np.zeros(len(sizes), dtype=np.int64)
         for g in order:

@@ -87,11 +87,12 @@ class Boosting(Model):
         elif len(self.seen) > 2:
             objective = {"objective": "multiclass", "num_class": len(self.seen)}
         small = n < 2000
+        cells = n * len(self.table.names)
         return objective | {
-            "learning_rate": 0.03 if n < 20_000 else 0.06, "num_leaves": 15 if small else 31 if n < 50_000 else 63,
+            "learning_rate": 0.1 if budget.seconds < 3 else 0.03 if n < 20_000 else 0.06, "num_leaves": 15 if small else 31 if n < 50_000 else 63,
             "min_data_in_leaf": 5 if n < 500 else 10 if small else 20, "feature_fraction": 0.8 if len(self.table.names) > 4 else 1.0,
             "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1.0, "cat_smooth": 20.0, "max_bin": 255,
-            "seed": seed, "deterministic": True, "force_row_wise": True, "num_threads": budget.threads, "verbosity": -1,
+            "seed": seed, "deterministic": True, "force_row_wise": True, "num_threads": 1 if cells < 100_000 else budget.threads, "verbosity": -1,
         }
 
     def _train(self, lgb: Any, settings: dict[str, Any], x: Any, y: np.ndarray, rounds: int, *, held: Any = None,

@@ -1,0 +1,220 @@
+"""The command line: one short function a command, no logic. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from assay.errors import AssayError, BudgetError
+from assay.words import LANGUAGES, Text, say
+
+
+def _language() -> str:
+    """--lang wins, then ASSAY_LANG, then the locale: known before typer builds its help."""
+    for i, word in enumerate(sys.argv):
+        if word == "--lang" and i + 1 < len(sys.argv):
+            return sys.argv[i + 1] if sys.argv[i + 1] in LANGUAGES else "en"
+        if word.startswith("--lang="):
+            return word[7:] if word[7:] in LANGUAGES else "en"
+    chosen = os.environ.get("ASSAY_LANG") or os.environ.get("LC_ALL") or os.environ.get("LANG") or "en"
+    return "zh" if chosen.lower().startswith("zh") else "en"
+
+
+LANG = _language()
+
+
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
+    help=say("The referee: lets naive, classical, deep, pre-trained and LLM candidates answer the same rows under one budget, and says with "
+             "evidence whether a large model is worth it.\n\nStart with: assay demo diagnosis").to(LANG),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Lang = Annotated[str, typer.Option("--lang", help=say("Language: en or zh.").to(LANG))]
+AsJson = Annotated[bool, typer.Option("--json", help=say("Print verdict.json instead of the table; nothing else goes to standard output.").to(LANG))]
+Time = Annotated[Optional[str], typer.Option("--time", "-t", help=say("Time budget for everything, such as 60s or 5m (a contract).").to(LANG))]
+Out = Annotated[Optional[Path], typer.Option("--out", "-o", help=say("Folder of the run.").to(LANG))]
+WorthOption = Annotated[Optional[str], typer.Option(
+    "--worth", help=say("What an error costs: 'error=4.5 CNY', 'yes>no=500 CNY; no>yes=20 CNY', or 'unit=2 EUR' for amounts.").to(LANG))]
+Requests = Annotated[Optional[str], typer.Option("--requests", help=say("Rows to answer, such as 2M/month.").to(LANG))]
+Margin = Annotated[Optional[float], typer.Option("--margin", help=say("Smallest net gain in loss that matters (default: 2 % of the small model's loss).").to(LANG))]
+PricesOption = Annotated[Optional[str], typer.Option("--prices", help=say("A price table of your own (TOML).").to(LANG))]
+Confidence = Annotated[Optional[float], typer.Option("--confidence", min=0.5, max=0.999, help=say("Confidence of intervals and tests (default 0.95).").to(LANG))]
+
+
+@app.command(name="run", help=say("Run a contest on FILE and judge it.\n\nassay run churn.csv --target churn --time 60s\n\n"
+                                  "assay run tickets.parquet --target category --worth 'error=4.5 CNY' --requests 2M/month --latency 20ms --lang zh").to(LANG))
+def run_command(
+    file: Annotated[Optional[Path], typer.Argument(help=say("csv, tsv, parquet or jsonl.").to(LANG))] = None,
+    target: Annotated[Optional[str], typer.Option("--target", help=say("The column to predict.").to(LANG))] = None,
+    time: Time = None,
+    memory: Annotated[Optional[str], typer.Option("--memory", help=say("Memory of a trial, such as 2G (a contract).").to(LANG))] = None,
+    task: Annotated[Optional[str], typer.Option("--task", help=say("classify or regress, if the target could be either.").to(LANG))] = None,
+    loss: Annotated[Optional[str], typer.Option("--loss", help=say("classify: log, error, brier, cost. regress: squared, absolute, pinball.").to(LANG))] = None,
+    quantile: Annotated[Optional[float], typer.Option("--quantile", help=say("The quantile of the pinball loss.").to(LANG))] = None,
+    worth: WorthOption = None,
+    requests: Requests = None,
+    latency: Annotated[Optional[str], typer.Option("--latency", help=say("Most time for one row, such as 20ms.").to(LANG))] = None,
+    size: Annotated[Optional[str], typer.Option("--size", help=say("Largest model, such as 50MB.").to(LANG))] = None,
+    margin: Margin = None,
+    confidence: Confidence = None,
+    kind: Annotated[Optional[list[str]], typer.Option("--kind", help=say("COLUMN=KIND, may be repeated. Kinds: number category text time id.").to(LANG))] = None,
+    group: Annotated[Optional[str], typer.Option("--group", help=say("Column whose rows belong together (a patient, a machine).").to(LANG))] = None,
+    time_column: Annotated[Optional[str], typer.Option("--time-column", help=say("Column of time: the future judges.").to(LANG))] = None,
+    split: Annotated[Optional[str], typer.Option("--split", help=say("random, group or time.").to(LANG))] = None,
+    folds: Annotated[Optional[int], typer.Option("--folds", min=1, max=20, help=say("Splits (default 5 below 1,000 rows, 3 below 3,000, else 1).").to(LANG))] = None,
+    test_rows: Annotated[Optional[int], typer.Option("--test-rows", min=10, help=say("Most rows that judge.").to(LANG))] = None,
+    drop_missing_target: Annotated[bool, typer.Option("--drop-missing-target", help=say("Leave out rows without a target.").to(LANG))] = False,
+    only: Annotated[Optional[list[str]], typer.Option("--only", help=say("Only this candidate (and naive), may be repeated.").to(LANG))] = None,
+    without: Annotated[Optional[list[str]], typer.Option("--without", help=say("Not this candidate, may be repeated.").to(LANG))] = None,
+    llm: Annotated[Optional[tuple[str, str]], typer.Option("--llm", metavar="URL MODEL", help=say("An OpenAI-compatible endpoint and its model.").to(LANG))] = None,
+    llm_price: Annotated[Optional[tuple[float, float]], typer.Option("--llm-price", metavar="IN OUT", help=say("Price of a million tokens in and out.").to(LANG))] = None,
+    encoder: Annotated[Optional[str], typer.Option("--encoder", help=say("A local Hugging Face folder of a text encoder.").to(LANG))] = None,
+    offline: Annotated[bool, typer.Option("--offline", help=say("Only models that need no network.").to(LANG))] = False,
+    explainable: Annotated[bool, typer.Option("--explainable", help=say("Only models that explain themselves.").to(LANG))] = False,
+    prices: PricesOption = None,
+    seed: Annotated[Optional[int], typer.Option("--seed", help=say("Seed of splits and fits (default 0).").to(LANG))] = None,
+    case: Annotated[Optional[Path], typer.Option("--case", help=say("A TOML file that holds any of these under the same names.").to(LANG))] = None,
+    resume: Annotated[Optional[Path], typer.Option("--resume", help=say("Go on with the run in this folder.").to(LANG))] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    lang: Lang = LANG,
+) -> None:
+    from assay.case import case_file, llm_fields, pairs
+
+    if resume is not None:
+        _play(lambda api, observe: api.resume(resume, observe=observe, since_process_start=True), lang, as_json)
+        return
+    flags = {"target": target, "time_s": time, "memory_mb": memory, "task": task, "loss": loss, "quantile": quantile, "worth": worth,
+             "requests_per_month": requests, "latency_ms": latency, "artefact_mb": size, "margin": margin, "confidence": confidence,
+             "kinds": pairs(kind or []), "group": group, "time_column": time_column, "split": split, "folds": folds, "test_rows": test_rows,
+             "drop_missing_target": drop_missing_target, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
+             "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
+    fields = case_file(case) if case else {}
+    source = file or fields.get("data")
+    if source is None:
+        raise typer.BadParameter(say("Name a file, or a case file with data = '...'.").to(lang))
+    fields |= {name: value for name, value in flags.items() if value not in (None, False, (), {})}
+    fields.pop("data", None)
+    _play(lambda api, observe: api.run(source, out=out, observe=observe, since_process_start=True, **fields), lang, as_json)
+
+
+@app.command(name="judge", help=say("Judge a finished run again under another worth, margin or rival. Nothing is retrained.\n\n"
+                                    "assay judge assay-runs/churn-20261122-101500 --rival mlp --worth 'error=4.5 CNY'").to(LANG))
+def judge_command(
+    folder: Annotated[Path, typer.Argument(help=say("Folder of a run.").to(LANG))],
+    rival: Annotated[Optional[str], typer.Option("--rival", help=say("The candidate to compare with the best small one.").to(LANG))] = None,
+    worth: WorthOption = None,
+    requests: Requests = None,
+    latency: Annotated[Optional[str], typer.Option("--latency", help=say("Most time for one row, such as 20ms.").to(LANG))] = None,
+    margin: Margin = None,
+    confidence: Confidence = None,
+    prices: PricesOption = None,
+    as_json: AsJson = False,
+    lang: Lang = LANG,
+) -> None:
+    options = {"worth": worth, "requests_per_month": requests, "latency_ms": latency, "margin": margin, "confidence": confidence, "prices": prices,
+               "lang": lang}
+    _play(lambda api, observe: api.judge(folder, rival=rival, **options), lang, as_json)
+
+
+@app.command(name="predict", help=say("Answer the rows of FILE with a bundle.\n\nassay predict RUN/winner.assay new.csv -o out.csv").to(LANG))
+def predict_command(
+    bundle: Annotated[Path, typer.Argument(help=say("A .assay file.").to(LANG))],
+    file: Annotated[Path, typer.Argument(help=say("Rows to answer: csv, tsv, parquet or jsonl.").to(LANG))],
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help=say("Where to write: csv, tsv, parquet or jsonl (default: csv to standard output).").to(LANG))] = None,
+    lang: Lang = LANG,
+) -> None:
+    from assay.ship.batch import predict_file
+
+    rows = predict_file(bundle, file, out)
+    if out is not None:
+        typer.echo(say("{rows:,} rows answered: {out}", rows=rows, out=str(out)).to(lang), err=True)
+
+
+@app.command(name="show", help=say("What is inside a bundle: task, model, scores, columns, digests.\n\nassay show RUN/winner.assay").to(LANG))
+def show_command(bundle: Annotated[Path, typer.Argument(help=say("A .assay file.").to(LANG))], lang: Lang = LANG) -> None:
+    import json
+
+    from assay import api
+
+    typer.echo(json.dumps(api.load(bundle).describe(), ensure_ascii=False, indent=1))
+
+
+@app.command(name="report", help=say("Write the report of a run again, in the other language or elsewhere.\n\nassay report RUN --lang zh -o report-zh.html").to(LANG))
+def report_command(folder: Annotated[Path, typer.Argument(help=say("Folder of a run.").to(LANG))], out: Out = None, lang: Lang = LANG) -> None:
+    from assay.report.html import write
+
+    typer.echo(write(folder, out or folder / "report.html", lang=lang))
+
+
+@app.command(name="demo", help=say("A contest on real data that ships inside packages: reviews, diagnosis, diabetes.\n\nassay demo reviews --lang zh").to(LANG))
+def demo_command(
+    name: Annotated[Optional[str], typer.Argument(help=say("reviews, diagnosis or diabetes; none lists them.").to(LANG))] = None,
+    time: Time = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    lang: Lang = LANG,
+) -> None:
+    from assay.data.demo import DEMOS, demo
+
+    if name is None:
+        for known in DEMOS.values():
+            typer.echo(f"  assay demo {known.name:<10} {known.about.to(lang)}")
+        return
+    shown = demo(name)
+    typer.echo(shown.about.to(lang), err=as_json)
+    _play(lambda api, observe: api.run(shown.frame(), target=shown.target, time=time or shown.time, lang=lang, observe=observe,
+                                       out=out or api.fresh_folder(shown.name), since_process_start=True), lang, as_json)
+
+
+@app.command(name="doctor", help=say("What can run here, and what to install for more.").to(LANG))
+def doctor_command(lang: Lang = LANG) -> None:
+    from assay.report.doctor import lines
+
+    for line in lines(lang):
+        typer.echo(line)
+
+
+def _play(verb: Any, lang: str, as_json: bool) -> None:
+    """Run a verb with a live table, then print its verdict."""
+    if lang not in LANGUAGES:
+        raise typer.BadParameter(say("A language is one of {languages}.", languages=list(LANGUAGES)).to("en"))
+    from assay import api
+    from assay.report.terminal import LiveTable, print_verdict
+
+    with LiveTable(lang=lang, quiet=as_json) as table:
+        run = verb(api, table)
+    if as_json:
+        typer.echo(run.folder.verdict_file.read_text(encoding="utf-8"))
+    else:
+        print_verdict(run.folder.path, lang=lang)
+
+
+def main() -> None:
+    """Entry point: an AssayError is one sentence on standard error and its exit code; never a traceback."""
+    try:
+        app()
+    except AssayError as error:
+        typer.echo(say("Error: {text}", text=error.text).to(LANG), err=True)
+        code = error.exit_code
+    except OSError as error:
+        text = say("No space is left on the disk; nothing half-written was kept.") if error.errno == 28 else say(
+            "The system refused: {message}.", message=f"{error.strerror}: {error.filename}" if error.filename else str(error))
+        typer.echo(say("Error: {text}", text=text).to(LANG), err=True)
+        code = BudgetError.exit_code
+    except KeyboardInterrupt:
+        typer.echo(say("Stopped.").to(LANG), err=True)
+        code = 130
+    else:
+        return
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
