@@ -47,6 +47,12 @@ class Encoder(ABC):
         together = "".join(f"{name} {found[name]}\n" for name in sorted(found))
         self.digest = hashlib.sha256(together.encode()).hexdigest()[:16]
 
+    def check(self, digest: str) -> None:
+        """Raises InputError unless these are the files that had this digest when the head was fitted."""
+        if digest != self.digest:
+            raise InputError("The weights of the encoder {encoder} are not those that its head was fitted on (digest {found}, expected {wanted}).",
+                             encoder=self.name, found=self.digest, wanted=digest)
+
     @abstractmethod
     def files(self) -> dict[str, Path]:
         """Name inside a bundle -> where the file lies now: all that `load` needs."""

@@ -1,0 +1,186 @@
+"""The head on frozen embeddings: a linear model whose strength is chosen on held-out rows, or, on mixed tables, boosted trees.
+
+Linear probe as in Conneau & Kiela 2018 (SentEval, arXiv:1803.05449). Predicting needs numpy only (and lightgbm for trees).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.neural.solver import Linear, logistic, ridge, softmax
+
+PENALTIES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)  # of the mean log loss; strong to weak, each starts at the last
+ALPHAS = tuple(10.0**power for power in np.arange(-4, 1.6, 0.5))  # of the mean squared error
+MOST_TREE_CLASSES = 20
+LEAST_TREE_ROWS = 400
+COMPONENTS = 16
+
+
+class Head:
+    """Features -> answers. kind 'linear' or 'trees'; loss 'log' for classes, else that of the amount.
+
+    Features are [embedding | dense table] for the line, and `codes` of the table for the trees, which also read the
+    line's text scores (cross-fitted, so that no row's score has seen its own answer) and the embedding's main directions.
+    """
+
+    def __init__(self, *, classes: int, loss: str = "log", quantile: float = 0.5) -> None:
+        self.classes, self.loss, self.quantile = classes, loss, quantile
+        self.kind = "linear"
+        self.linear = Linear(np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.float32))
+        self.text: Linear | None = None
+        self.directions = np.zeros((0, 0), dtype=np.float32)
+        self.trees: Any = None
+        self.facts: dict[str, Any] = {}
+
+    def fit(self, embedding: np.ndarray, dense: np.ndarray, codes: np.ndarray, truth: np.ndarray, rest: np.ndarray, held: np.ndarray,
+            *, categories: list[int], seed: int, seconds: float, threads: int) -> Head:
+        """embedding (n, d), dense (n, m), codes (n, c); truth (n,); rest and held: row numbers for choosing strength and kind."""
+        deadline = time.monotonic() + seconds
+        x = np.concatenate([embedding, dense], axis=1)
+        blocks = (embedding.shape[1], dense.shape[1])
+        self.linear, strength, loss = self._line(x, blocks, truth, rest, held, time.monotonic() + seconds * 0.6)
+        self.facts = {"head": "linear", "strength": strength, "head_loss": {"linear": round(loss, 6)}}
+        if not codes.shape[1] or self.classes > MOST_TREE_CLASSES or len(truth) < LEAST_TREE_ROWS or time.monotonic() > deadline - seconds * 0.3:
+            return self
+        halves = np.random.default_rng(seed).permutation(len(truth)) % 2
+        columns = self._tree_columns(embedding, codes, truth, rest, halves, strength)
+        before = columns.shape[1] - codes.shape[1]
+        options: dict[str, Any] = {"categories": [before + i for i in categories], "seed": seed, "threads": threads}
+        trees, rounds = _grow(columns[rest], truth[rest], self, held=(columns[held], truth[held]), deadline=deadline - seconds * 0.15, **options)
+        tree_loss = self.loss_of(truth[held], _tree_scores(trees, columns[held], self))
+        self.facts["head_loss"]["trees"] = round(tree_loss, 6)
+        if tree_loss < loss and time.monotonic() < deadline:
+            columns = self._tree_columns(embedding, codes, truth, np.arange(len(truth)), halves, strength)
+            self.trees, _ = _grow(columns, truth, self, rounds=rounds, deadline=deadline + seconds * 0.1, **options)
+            self.kind = "trees"
+            self.facts |= {"head": "trees", "rounds": self.trees.current_iteration()}
+        return self
+
+    def predict(self, embedding: np.ndarray, dense: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """float64 (n, classes) probabilities, or (n, 1) amounts."""
+        if self.kind == "trees":
+            assert self.text is not None
+            columns = np.concatenate([self.text.scores(embedding), embedding @ self.directions, codes], axis=1)
+            scores = _tree_scores(self.trees, columns, self)
+        else:
+            scores = self.linear.scores(np.concatenate([embedding, dense], axis=1))
+        return softmax(scores) if self.classes else scores
+
+    def loss_of(self, truth: np.ndarray, scores: np.ndarray) -> float:
+        """Mean loss of raw scores: log loss, or squared, absolute or pinball loss of the amount."""
+        if self.classes:
+            return float(-np.log(np.maximum(softmax(scores)[np.arange(len(truth)), truth], 1e-6)).mean())
+        error = truth - scores[:, 0]
+        if self.loss == "squared":
+            return float((error**2).mean())
+        level = self.quantile if self.loss == "pinball" else 0.5
+        return float(2 * np.maximum(level * error, (level - 1) * error).mean())
+
+    def _line(self, x: np.ndarray, blocks: tuple[int, int], truth: np.ndarray, rest: np.ndarray, held: np.ndarray,
+              deadline: float) -> tuple[Linear, float, float]:
+        """The line on all rows, its strength, and the held-out loss of the line that saw `rest` only."""
+        if self.classes:
+            best, best_loss, start = PENALTIES[0], np.inf, None
+            for penalty in PENALTIES:
+                line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline)
+                loss = self.loss_of(truth[held], line.scores(x[held]))
+                if loss > best_loss * 1.02 or time.monotonic() > deadline:
+                    break
+                if loss < best_loss:
+                    best, best_loss, kept = penalty, loss, start
+            return logistic(x, truth, self.classes, best, blocks, start=kept, deadline=deadline + 60)[0], best, best_loss
+        lines = ridge(x[rest], truth[rest], ALPHAS, blocks)
+        # for absolute and pinball loss the line is least squares and its level is what the loss asks: a quantile of
+        # the residuals on rows that it has not seen
+        level = None if self.loss == "squared" else self.quantile if self.loss == "pinball" else 0.5
+        best, best_loss, shift = ALPHAS[0], np.inf, 0.0
+        for alpha, line in zip(ALPHAS, lines, strict=True):
+            residual = truth[held] - line.scores(x[held])[:, 0]
+            moved = 0.0 if level is None else float(np.quantile(residual, level))
+            loss = self.loss_of(truth[held], line.scores(x[held]) + moved)
+            if loss < best_loss:
+                best, best_loss, shift = alpha, loss, moved
+        line = ridge(x, truth, (best,), blocks)[0]
+        return Linear(line.weights, line.intercept + shift), best, best_loss
+
+    def _tree_columns(self, embedding: np.ndarray, codes: np.ndarray, truth: np.ndarray, teach: np.ndarray, halves: np.ndarray,
+                      strength: float) -> np.ndarray:
+        """[text scores | main directions | codes] of all rows. Lines are taught on the rows `teach` only; a row that teaches
+        is scored by the line of the other half, any other row by the mean of both."""
+        blocks = (embedding.shape[1], 0)
+        lines = []
+        for half in (0, 1):
+            rows = teach[halves[teach] == half]
+            lines.append(logistic(embedding[rows], truth[rows], self.classes, strength, blocks)[0] if self.classes
+                         else ridge(embedding[rows], truth[rows], (strength,), blocks)[0])
+        self.text = Linear((lines[0].weights + lines[1].weights) / 2, (lines[0].intercept + lines[1].intercept) / 2)
+        scores = self.text.scores(embedding)
+        for half in (0, 1):
+            other = teach[halves[teach] != half]
+            scores[other] = lines[half].scores(embedding[other])
+        centred = embedding[teach] - embedding[teach].mean(axis=0)
+        _, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+        self.directions = vectors[:, ::-1][:, :COMPONENTS].astype(np.float32)
+        return np.concatenate([scores, embedding @ self.directions, codes], axis=1)
+
+    def dump(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        arrays = {"weights": self.linear.weights, "intercept": self.linear.intercept}
+        if self.kind == "trees" and self.text is not None:
+            arrays = {"weights": self.text.weights, "intercept": self.text.intercept, "directions": self.directions}
+            (folder / "trees.txt").write_text(self.trees.model_to_string(), encoding="utf-8")
+        save_file({k: np.ascontiguousarray(v, dtype=np.float32) for k, v in arrays.items()}, folder / "head.safetensors")
+        packed = {"kind": self.kind, "classes": self.classes, "loss": self.loss, "quantile": self.quantile}
+        (folder / "head.json").write_text(json.dumps(packed), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Head:
+        from safetensors.numpy import load_file
+
+        packed = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        made = cls(classes=packed["classes"], loss=packed["loss"], quantile=packed["quantile"])
+        arrays = load_file(folder / "head.safetensors")
+        made.kind = packed["kind"]
+        line = Linear(arrays["weights"], arrays["intercept"])
+        if made.kind == "trees":
+            import lightgbm
+
+            made.text, made.directions = line, arrays["directions"]
+            made.trees = lightgbm.Booster(model_str=(folder / "trees.txt").read_text(encoding="utf-8"))
+        else:
+            made.linear = line
+        return made
+
+
+def _grow(columns: np.ndarray, truth: np.ndarray, head: Head, *, categories: list[int], seed: int, threads: int, deadline: float,
+          held: tuple[np.ndarray, np.ndarray] | None = None, rounds: int = 400) -> tuple[Any, int]:
+    """LightGBM (Ke et al. 2017). With `held` rows: stopped early on them. Returns the trees and their rounds."""
+    import lightgbm
+
+    objective = {"squared": "regression", "absolute": "regression_l1", "pinball": "quantile"}.get(head.loss, "regression")
+    params: dict[str, Any] = {"objective": "multiclass", "num_class": head.classes} if head.classes else {"objective": objective, "alpha": head.quantile}
+    params |= {"learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 20, "feature_fraction": 0.8, "verbose": -1, "seed": seed,
+               "num_threads": threads, "deterministic": True, "force_row_wise": True}
+    data = lightgbm.Dataset(columns, truth, categorical_feature=categories, free_raw_data=False)
+
+    def in_time(env: Any) -> None:
+        if time.monotonic() > deadline:
+            raise lightgbm.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
+
+    calls: list[Any] = [in_time]
+    if held is not None:
+        calls.append(lightgbm.early_stopping(30, verbose=False))
+    sets = [data.create_valid(*held)] if held is not None else None
+    grown = lightgbm.train(params, data, rounds, valid_sets=sets, callbacks=calls)
+    return grown, grown.best_iteration if grown.best_iteration > 0 else grown.current_iteration()
+
+
+def _tree_scores(trees: Any, columns: np.ndarray, head: Head) -> np.ndarray:
+    scores = trees.predict(columns, raw_score=bool(head.classes), num_threads=1)
+    return scores if head.classes else scores[:, None]
