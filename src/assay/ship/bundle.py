@@ -112,6 +112,8 @@ def pack(path: str | Path, *, task: Task, candidate: Candidate, params: dict[str
         folder = Path(made) / "model"
         if isinstance(model_folder, Path):
             folder = model_folder
+            if not folder.is_dir():
+                raise ValueError(f"no model was dumped to {folder}")
         else:
             folder.mkdir()
             model_folder.dump(folder)
