@@ -37,25 +37,25 @@ def read_delimited(path: Path, folder: Path, *, tabs_first: bool = False, lines:
     csv.field_size_limit(1 << 24)
     notes: list[Text] = []
     plain = as_utf8(path, folder, notes)
-    with plain.open("rb") as file:
-        head = file.read(1 << 20)
-    text = _lines(head)
+    text = _first_lines(plain)
     if not text.strip():
         raise ReadError("'{file}' is empty. A table needs a line of column names and at least one row.", file=short(path))
-    if b"\n" not in head and b"\r" in head:  # line ends of an old Mac
+    if "\n" not in text and "\r" in text:  # line ends of an old Mac
         plain = _rewritten(plain, folder, path, _sniffed(text.replace("\r", "\n"), tabs_first), None)
-        text = _lines(plain.open("rb").read(1 << 20))
+        text = _first_lines(plain)
     separator = _sniffed(text, tabs_first)
     if lines and not any(s in text.partition("\n")[0] for s in SEPARATORS):
         separator = _NONE
     names, skip = _header(text, separator, path, notes)
     layout = _inspect(plain, separator, len(names), skip)
     if layout.broken:
-        if layout.broken_without_quotes:
+        try:
             plain = _rewritten(plain, folder, path, separator, len(names))
-            skip = _header(_lines(plain.open("rb").read(1 << 20)), separator, path, [])[1]
+            skip = _header(_first_lines(plain), separator, path, [])[1]
             layout = _inspect(plain, separator, len(names), skip)
-        else:
+        except ReadError:
+            if layout.broken_without_quotes:
+                raise
             layout.quote = None
             notes.append(say("Quotation marks are read as ordinary characters, because they do not come in pairs around whole fields."))
     if not layout.rows:
@@ -82,9 +82,10 @@ class _Layout:
     sample: list[bytes] = field(default_factory=list)
 
 
-def _lines(head: bytes) -> str:
-    """The first bytes as text whose lines end in a newline."""
-    return head.decode("utf-8-sig", errors="ignore").replace("\r\n", "\n")
+def _first_lines(plain: Path) -> str:
+    """The first megabyte as text whose lines end in a newline."""
+    with plain.open("rb") as file:
+        return file.read(1 << 20).decode("utf-8-sig", errors="ignore").replace("\r\n", "\n")
 
 
 def _sniffed(text: str, tabs_first: bool) -> str:
@@ -123,7 +124,12 @@ def _header(text: str, separator: str, path: Path, notes: list[Text]) -> tuple[l
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
         raise ReadError("Column names have to differ, but '{file}' has more than one of: {names}. Rename them.", file=short(path), names=twice)
-    return names, reader.line_num
+    skip = reader.line_num
+    for line in text.split("\n")[skip:]:
+        if line.strip():
+            break
+        skip += 1  # a blank line right after the names would count as a row of one field
+    return names, skip
 
 
 def _inspect(path: Path, separator: str, columns: int, skip: int) -> _Layout:
@@ -211,7 +217,7 @@ def _rewritten(plain: Path, folder: Path, path: Path, separator: str, columns: i
     """A clean copy by Python's csv module. Raises ReadError at the first record of another width."""
     copy = folder / "clean.txt"
     with plain.open(encoding="utf-8-sig", newline="") as source, copy.open("w", encoding="utf-8", newline="") as target:
-        reader, writer = csv.reader(source, delimiter=separator), csv.writer(target, delimiter=separator, lineterminator="\n")
+        reader, writer = csv.reader(source, delimiter=separator, strict=True), csv.writer(target, delimiter=separator, lineterminator="\n")
         start = 1
         try:
             for record in reader:
@@ -231,6 +237,12 @@ def _rewritten(plain: Path, folder: Path, path: Path, separator: str, columns: i
                 writer.writerow(record)
                 start = reader.line_num + 1
         except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise ReadError("The quotation mark that opens on line {line} of '{file}' is never closed.", file=short(path), line=start) from None
+            if "expected after" in str(error):
+                raise ReadError(
+                    "In the record that starts on line {line} of '{file}' a quotation mark is not closed, or stands inside a quoted field "
+                    "without being doubled.", file=short(path), line=start) from None
             raise ReadError("Line {line} of '{file}' cannot be split into fields: {error}.", file=short(path), line=start, error=str(error)) from None
     return copy
 
@@ -244,7 +256,7 @@ def _parsed(plain: Path, layout: _Layout, names: list[str], separator: str, skip
                            infer_schema=False, glob=False, ignore_errors=lenient)
 
     strings: dict[str, type[pl.DataType]] = dict.fromkeys(names, pl.String)
-    sample = pl.read_csv(io.BytesIO(b"".join(layout.sample)), has_header=False, schema=strings, separator=separator,
+    sample = pl.read_csv(io.BytesIO(b"".join(record for record in layout.sample if record.strip())), has_header=False, schema=strings, separator=separator,
                          quote_char=layout.quote, infer_schema=False)
     types = dict(strings)
     for name in names:

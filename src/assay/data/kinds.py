@@ -91,10 +91,10 @@ def language(cells: list[str]) -> str:
     han = len(re.findall(r"[\u4e00-\u9fff\u3400-\u4dbf]", text))
     kana = len(re.findall(r"[\u3040-\u30ff]", text))
     latin = len(re.findall(r"[A-Za-z]", text))
-    letters = sum(ch.isalpha() for ch in text) or 1
+    letters = sum(ch.isalpha() for ch in text)
     if kana > 0.05 * letters:
         return "other"
-    return "zh" if han >= 0.3 * letters else "en" if latin >= 0.9 * letters or not latin + han else "other"
+    return "zh" if han >= 0.3 * letters else "en" if latin >= 0.9 * letters else "other"
 
 
 # ---- one column
@@ -195,7 +195,7 @@ def _words(
         series = series if forced == "text" else labels(series)
         return series, _named(series, forced)
     sample = series.drop_nulls().head(SAMPLE)
-    number = _whole(series, sample, numbers) if forced == "number" or not coded(sample) else None
+    number = numbers(series) if forced == "number" else _whole(series, sample, numbers) if not coded(sample) else None
     if number and number.bad is None and number.values.null_count() < len(series) and (forced or not coded(series)):
         number = numbers(written)  # once more with the blanks, to count them
         if number.markers:
@@ -205,7 +205,7 @@ def _words(
         return _numeric(number.values, forced, want, notes, role=role)
     if forced == "number":
         raise _refused(number, series, "number")
-    time = _whole(series, sample, times)
+    time = times(series) if want in ("time", "role") else _whole(series, sample, times)
     if time and time.bad is None and time.values.null_count() < len(series):
         if time.unsure:
             notes.append(say(

@@ -54,7 +54,10 @@ def times(column: pl.Series, order: str | None = None) -> Parsed:
     known = text.drop_nulls().head(200).to_list()
     formats = _formats(known)
     if not formats:
-        return Parsed(pl.repeat(None, len(column), dtype=pl.Datetime("us"), eager=True).alias(column.name), bad=0 if known else None)
+        nothing = pl.repeat(None, len(column), dtype=pl.Datetime("us"), eager=True).alias(column.name)
+        if formats is None:
+            return Parsed(nothing, bad=next(i for i, cell in enumerate(text) if cell is not None and _formats([cell]) is None))
+        return _judged(column, text, nothing, MISSING + _NO_DATE)
     while True:
         year_last = any(f.startswith("%1") for f in formats)
         orders = [""] if not year_last else [order] if order else [MONTH_FIRST, DAY_FIRST]
