@@ -1,14 +1,13 @@
 """A large language model behind an OpenAI-compatible endpoint, shown a few known rows and asked for the next one.
 
 Few-shot prompting: Brown et al. 2020 (arXiv:2005.14165). Nearest rows as shots: Liu et al. 2022 (arXiv:2101.06804).
-Label bias: contextual calibration, Zhao et al. 2021 (arXiv:2102.09690), and batch calibration, Zhou et al. 2024
-(arXiv:2309.17249); used only where held-out rows of train say that it helps.
+What its probabilities are worth is learnt on held-out rows of train (`neural.labels`).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,29 @@ from assay.data.split import holdout
 from assay.errors import EndpointError, InputError
 from assay.families.base import Budget, Candidate, Model, TooSlow
 from assay.neural.answers import Answers
-from assay.neural.chat import Answer, Chat, RequestRefused, endpoint, is_loopback
+from assay.neural.chat import Answer, Chat, NoTimeLeft, RequestRefused
+from assay.neural.endpoint import endpoint, is_loopback, trust, trusted
+from assay.neural.labels import UNLEARNT, calibrated, learn
 from assay.neural.prompt import VERSION, Protocol, Question, row_texts
 from assay.neural.shots import MOST_POOL, Nearest, balanced, strata_of
+from assay.tasks.classify import Classify
 from assay.words import Text, say
 
 CHARACTERS = {"en": 6000, "zh": 2400}  # of shots in a prompt: about 1700 tokens in both languages
-SHRINK = (1.0, 0.5, 0.25, 0.1)  # tried in turn where the context or the time is too small
+GROW = (0.1, 0.25, 0.5, 1.0)  # shares of that; how far up depends on the endpoint's pace and context
+GROW_ROWS = 60  # a fit should have time for about this many rows
 FIXED_CLASSES = 10  # with more classes than this, a prompt cannot show them all: nearest rows only
 HELD_ROWS = (48, 32, 16, 8)
 FIRST_ROWS = 20
-SMOOTHING = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
-TEMPERATURES = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The rows of train without their answers, the answers as a prompt shows them, and codes (n,) to balance shots by."""
+
+    asked: Dataset
+    answers: list[str]
+    strata: np.ndarray
 
 
 class LLM(Model):
@@ -50,84 +60,109 @@ class LLM(Model):
         self.pool: Dataset | None = None
         self.pool_answers: list[str] = []
         self.prior = np.zeros(0)
-        self.calibration: dict[str, Any] = {"bias": None, "temperature": 1.0, "smoothing": 0.1}
+        self.calibration: dict[str, Any] = UNLEARNT
         self._nearest: Nearest | None = None
         self._chat: Chat | None = None
+        self._until = float("inf")
 
     # ---- fit: how much can be shown in time, what to show, and how far to believe the answers
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> LLM:
-        self.seed = seed
-        self._chat = Chat(self.params["url"], self.params["model"], answers=Answers(), timeout_s=min(120.0, max(5.0, budget.seconds)))
+        trust(self.params["url"])
+        patience = min(120.0, max(5.0, budget.seconds / 3))
+        self.seed, self._chat = seed, Chat(self.params["url"], self.params["model"], answers=Answers(), timeout_s=patience)
+        self._until = budget.started + budget.seconds
+        try:
+            self._fit(train, budget)
+        except NoTimeLeft as late:
+            raise TooSlow(late.text) from None
+        finally:
+            self._until = float("inf")
+        for key in ("requests", "tokens_in", "tokens_out", "money"):
+            if key in self.facts:
+                self.facts[f"fit_{key}"] = self.facts[key]
+        return self
+
+    def _fit(self, train: Dataset, budget: Budget) -> None:
         truth = self.task.truth(train)
-        labels = tuple(str(c) for c in self.task.classes) if self.task.name == "classify" else ()
+        labels = tuple(str(c) for c in self.task.classes) if isinstance(self.task, Classify) else ()
         span = () if labels else (float(len(train)), float(truth.min()), float(truth.max()), float(np.median(truth)))
         self.question = Question(str(train.schema.target), self.params.get("lang", "en"), labels, span)
         self.prior = (np.bincount(truth, minlength=len(labels)) + 1) / (len(truth) + len(labels)) if labels else np.array(span[1:])
         answers = [labels[c] for c in truth] if labels else [f"{v:.6g}" for v in truth]
-        strata = truth if labels else strata_of(truth)
-        rest, held = self._held(train, strata, HELD_ROWS[0], seed)
+        known = _Known(train.asked(), answers, truth if labels else strata_of(truth))
+        rest, held = self._held(train, known.strata)
         kinds = ["fixed", "nearest"] if len(labels) <= FIXED_CLASSES else ["nearest"]
-        asked = train.asked()
-        pace = self._settle(kinds[0], asked, answers, strata, rest, held, budget)
-        rows = next((m for m in HELD_ROWS if m <= len(held) and len(kinds) * m / pace <= 0.6 * budget.seconds), 0)
+        plans: dict[str, tuple[int, float]] = {}
+        for kind in kinds:
+            try:
+                plans[kind] = self._settle(kind, known, rest, held, budget)
+            except TooSlow:
+                if kind == kinds[0]:
+                    raise
+        rows, kinds = _affordable(plans, len(held), 0.5 * budget.seconds)
         held = held[:rows]
-        best = np.inf
-        kept: tuple[Any, ...] = ()
-        for kind in kinds if rows else kinds[:1]:
-            self._show(kind, asked, answers, strata, rest)
-            if not rows:
-                break
-            replies = self._ask(asked.take(held))
-            seconds = float(np.mean([r.seconds for r in replies if isinstance(r, Answer)] or [np.inf]))
-            if kept and budget.predict_rows * seconds / self._chat.parallel > budget.predict_seconds:
-                continue
-            loss = self._learn(replies, truth[held])
+        best, chosen = np.inf, kinds[0]
+        calibration = self.calibration
+        for kind in kinds if rows else []:
+            self.characters = plans[kind][0]
+            self._show(kind, known, rest)
+            loss = self._learn(self._ask(known.asked.take(held)), truth[held])
             if loss < best:
-                best, kept = loss, (kind, self.shots, self.pool, self.pool_answers, self._nearest, self.calibration)
-        if kept:
-            kind, self.shots, self.pool, self.pool_answers, self._nearest, self.calibration = kept
-        if kind == "nearest" and rows:  # the rows held out for this choice may be shown from now on
-            self._show(kind, asked, answers, strata, np.arange(len(train)))
+                best, chosen, calibration = loss, kind, self.calibration
+        self.calibration, self.characters = calibration, plans[chosen][0]
+        # fixed shots stay those that the calibration was learnt with; the nearest may now come from every row
+        self._show(chosen, known, np.arange(len(train)) if chosen == "nearest" else rest)
         self.facts |= {
-            "strategy": kind, "held_rows": rows, "shots": len(self.shots) or None, "shot_characters": self.characters,
-            "rows_used": len(self.pool) if self.pool is not None else len(self.shots) + rows, "rows_per_s": round(pace, 3),
-            "constrained": self.protocol.schema, "probabilities": "log probabilities" if self.protocol.logprobs else "one answer, smoothed",
+            "strategy": chosen, "held_rows": rows, "shot_characters": self.characters, "rows_per_s": round(plans[chosen][1], 3),
+            "rows_used": len(self.pool) if self.pool is not None else len(self.shots) + rows,
+            "constrained": self.protocol.schema, "log_probabilities": self.protocol.logprobs and bool(labels),
             "calibration": self.calibration.get("name", "none"), "prompt_version": VERSION,
         }
-        return self
+        if self.shots:
+            self.facts["shots"] = len(self.shots)
 
-    def _held(self, train: Dataset, strata: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        n = len(train)
+    def _held(self, train: Dataset, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n, most = len(train), HELD_ROWS[0]
         if n < 4 * HELD_ROWS[-1]:
             return np.arange(n), np.zeros(0, dtype=np.int64)
-        rest, held = holdout(train, share=min(0.25, max(most / n, 0.02)), seed=seed, strata=strata, most=most)
-        return rest, np.random.default_rng(seed).permutation(held)
+        rest, held = holdout(train, share=min(0.25, max(most / n, 0.02)), seed=self.seed, strata=strata, most=most)
+        return rest, np.random.default_rng(self.seed).permutation(held)
 
-    def _settle(self, kind: str, asked: Dataset, answers: list[str], strata: np.ndarray, rest: np.ndarray, held: np.ndarray, budget: Budget) -> float:
-        """The protocol and the amount of shots that this endpoint can take in time. Returns its pace in rows a second."""
+    def _settle(self, kind: str, known: _Known, rest: np.ndarray, held: np.ndarray, budget: Budget) -> tuple[int, float]:
+        """(characters of shots, rows a second): the most that this endpoint can read in time.
+
+        Starts small, because a slow endpoint is then found out soon, and grows while the time is sure to suffice.
+        """
         assert self._chat is not None
-        probe = asked.take(held[:3] if len(held) >= 3 else rest[-3:])
-        pace = 0.0
-        refusal: RequestRefused | None = None
-        for share in SHRINK:
-            self.characters = round(CHARACTERS[self.question.lang] * share)
-            self._show(kind, asked, answers, strata, rest)
+        probe = known.asked.take(held[:3] if len(held) >= 3 else rest[-3:])
+        full = CHARACTERS[self.question.lang]
+        wanted = budget.predict_rows / max(0.8 * budget.predict_seconds, 1e-6)
+        share: float | None = GROW[0]
+        good: tuple[int, float] | None = None
+        while share is not None:
+            self.characters = round(full * share)
+            self._show(kind, known, rest)
             refusal = self._negotiate(probe.take(np.arange(1)))
-            if refusal is not None:
-                continue  # too long: show less
-            replies = [r for r in self._ask(probe) if isinstance(r, Answer)]
+            replies = [] if refusal else [r for r in self._ask(probe) if isinstance(r, Answer)]
             if not replies:
-                continue
+                if good is None:
+                    raise refusal or EndpointError("The endpoint of '{model}' refuses every row.", model=self.params["model"])
+                return good  # more is too long for it
+            # the first one also pays for what a server then remembers of the prompt
             pace = self._chat.parallel / max(1e-4, float(np.mean([r.seconds for r in replies[1:] or replies])))
-            if budget.predict_rows / pace <= 0.8 * budget.predict_seconds and len(replies) / pace < budget.seconds:
-                return pace
-        if refusal is not None and not pace:
-            raise refusal
-        raise TooSlow(say(
-            "{rows} rows would take about {seconds} s at {pace} rows a second; there are {allowed} s",
-            rows=budget.predict_rows, seconds=round(budget.predict_rows / max(pace, 1e-6)), pace=round(pace, 2), allowed=round(budget.predict_seconds),
-        ))
+            if pace < wanted:
+                if good is not None:
+                    return good
+                raise TooSlow(say(
+                    "{rows} rows would take about {seconds} s at {pace} rows a second; there are {allowed} s",
+                    rows=budget.predict_rows, seconds=round(budget.predict_rows / pace), pace=round(pace, 3), allowed=round(budget.predict_seconds, 1)))
+            good = self.characters, pace
+            larger = [s for s in GROW if s > share]
+            fast = max(wanted, GROW_ROWS / budget.seconds)
+            share = next((s for s in reversed(larger) if pace * share / s >= fast), larger[0] if larger and pace > 1.3 * fast else None)
+        assert good is not None
+        return good
 
     def _negotiate(self, one: Dataset) -> RequestRefused | None:
         """Give up what the endpoint does not support until it answers. Returns the refusal if the prompt is too long."""
@@ -148,18 +183,17 @@ class LLM(Model):
                 return None
         raise EndpointError("The endpoint of '{model}' gave no answer to any form of the question.", model=self.params["model"])
 
-    def _show(self, kind: str, asked: Dataset, answers: list[str], strata: np.ndarray, rows: np.ndarray) -> None:
+    def _show(self, kind: str, known: _Known, rows: np.ndarray) -> None:
         """Choose the shots among these rows: once (`fixed`), or a pool to choose from for each question (`nearest`)."""
         rng = np.random.default_rng(self.seed)
         self.shots, self.pool, self.pool_answers, self._nearest = [], None, [], None
-        if kind == "nearest":
-            rows = np.sort(rng.choice(rows, MOST_POOL, replace=False)) if len(rows) > MOST_POOL else rows
-            self.pool, self.pool_answers = asked.take(rows), [answers[r] for r in rows]
-            return
         some = rows if len(rows) <= MOST_POOL else np.sort(rng.choice(rows, MOST_POOL, replace=False))
-        texts = row_texts(asked.take(some), self.schema)
-        chosen = balanced(strata[some], np.array([len(t) for t in texts]), self.characters, rng)
-        self.shots = [(texts[i], answers[some[i]]) for i in chosen]
+        if kind == "nearest":
+            self.pool, self.pool_answers = known.asked.take(some), [known.answers[r] for r in some]
+            return
+        texts = row_texts(known.asked.take(some), self.schema)
+        chosen = balanced(known.strata[some], np.array([len(t) for t in texts]), self.characters, rng)
+        self.shots = [(texts[i], known.answers[some[i]]) for i in chosen]
 
     # ---- asking
 
@@ -176,9 +210,10 @@ class LLM(Model):
 
     def _ask(self, asked: Dataset, *, keep_refusals: bool = False) -> list[Answer | RequestRefused]:
         if self._chat is None:
+            trusted(self.params["url"])
             self._chat = Chat(self.params["url"], self.params["model"], answers=Answers())
         bodies = self._bodies(asked)
-        first = self._chat.ask(bodies[:FIRST_ROWS], keep_refusals=keep_refusals)
+        first = self._chat.ask(bodies[:FIRST_ROWS], keep_refusals=keep_refusals, until=self._until)
         self._count(first)
         bad = [r for r in first if self._code(r) is None]
         if len(first) >= 8 and len(bad) > len(first) / 2:
@@ -187,7 +222,7 @@ class LLM(Model):
                 "The model '{model}' gave no usable answer to {bad} of the first {n} rows; it said, for example: {example}",
                 model=self.params["model"], bad=len(bad), n=len(first), example=example,
             )
-        later = self._chat.ask(bodies[FIRST_ROWS:])
+        later = self._chat.ask(bodies[FIRST_ROWS:], until=self._until)
         self._count(later)
         return first + later
 
@@ -247,29 +282,10 @@ class LLM(Model):
         if not self.question.labels:
             self.calibration = {}
             return float(np.abs(raw[:, 0] - truth).mean())
-        n = np.arange(len(truth))
-        options: dict[str, np.ndarray | None] = {"none": None}
-        if self.protocol.logprobs and raw.shape[1] <= FIXED_CLASSES:
-            options["batch"] = np.log(self.prior) - np.log(np.maximum(raw.mean(axis=0), 1e-4))
-            if self.shots:
-                options["contextual"] = -np.log(np.maximum(self._raw(self._ask(self._empty())).mean(axis=0), 1e-4))
-        best: tuple[np.ndarray, dict[str, Any]] | None = None
-        for name, bias in options.items():
-            fits = []
-            for temperature in TEMPERATURES if self.protocol.logprobs else (1.0,):
-                for smoothing in SMOOTHING:
-                    fitted = {"name": name, "bias": None if bias is None else bias.tolist(), "temperature": temperature, "smoothing": smoothing}
-                    fits.append((-np.log(self._calibrated(raw, fitted)[n, truth]), fitted))
-            losses, fitted = min(fits, key=lambda f: f[0].mean())
-            if best is None:
-                best = losses, fitted
-                continue
-            gain = best[0] - losses  # a correction has to win by more than one standard error to be believed
-            if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
-                best = losses, fitted
-        assert best is not None
-        self.calibration = best[1]
-        return float(best[0].mean())
+        soft = self.protocol.logprobs
+        empty = self._raw(self._ask(self._empty())) if soft and self.shots else None
+        self.calibration, loss = learn(raw, truth, self.prior, empty=empty, soft=soft)
+        return loss
 
     def _empty(self) -> Dataset:
         """Rows without content: what the model answers to them is its bias (Zhao et al. 2021, section 5)."""
@@ -277,15 +293,6 @@ class LLM(Model):
         types: dict[str, Any] = {"number": pl.Float64, "time": pl.Datetime}
         frame = pl.DataFrame({c.name: pl.Series(c.name, fill.get(c.kind, [None] * 3), dtype=types.get(c.kind, pl.String)) for c in self.schema.features})
         return Dataset(frame, self.schema)
-
-    def _calibrated(self, raw: np.ndarray, calibration: dict[str, Any]) -> np.ndarray:
-        logits = np.log(np.maximum(raw, 1e-6))
-        if calibration["bias"] is not None:
-            logits = logits + np.array(calibration["bias"])
-        logits = logits / calibration["temperature"]
-        sure = np.exp(logits - logits.max(axis=1, keepdims=True))
-        sure /= sure.sum(axis=1, keepdims=True)
-        return (1 - calibration["smoothing"]) * sure + calibration["smoothing"] * self.prior
 
     def predict(self, asked: Dataset) -> np.ndarray:
         if not len(asked):
@@ -300,7 +307,7 @@ class LLM(Model):
             milliseconds = np.array([r.seconds for r in given]) * 1000
             self.facts |= {"latency_ms": float(np.median(milliseconds)), "latency_p95_ms": float(np.quantile(milliseconds, 0.95))}
         raw = self._raw(replies)
-        return self._calibrated(raw, self.calibration) if self.question.labels else raw
+        return calibrated(raw, self.prior, self.calibration) if self.question.labels else raw
 
     # ---- a recipe on disk: what is asked of whom, never a key
 
@@ -331,6 +338,16 @@ class LLM(Model):
         return self
 
 
+def _affordable(plans: dict[str, tuple[int, float]], held: int, seconds: float) -> tuple[int, list[str]]:
+    """(held-out rows, kinds of shots to compare on them). Comparing is dropped where it would leave too few rows."""
+    def rows(kinds: list[str]) -> int:
+        each = sum(1 / plans[k][1] for k in kinds)
+        return next((m for m in HELD_ROWS if m <= held and m * each <= seconds), 0)
+
+    first = list(plans)[:1]
+    return (rows(list(plans)), list(plans)) if rows(list(plans)) >= min(16, rows(first)) else (rows(first), first)
+
+
 def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
     if not case.llm_url or not case.llm_model:
         return say("no endpoint was given: --llm URL MODEL")
@@ -346,6 +363,6 @@ def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
 
 
 llm = Candidate(
-    name="llm", rung="llm", tasks=("classify", "regress"), build=LLM, prepare=_prepare, online=True, share=10.0,
+    name="llm", rung="llm", tasks=("classify", "regress"), build=LLM, prepare=_prepare, online=True, share=10.0, valid_rows=100,
     source="https://platform.openai.com/docs/api-reference/chat", version=f"prompt {VERSION}",
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import ipaddress
 import json
 import os
 import re
@@ -22,7 +21,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
-from assay.errors import EndpointError, InputError
+from assay.errors import EndpointError
+from assay.neural.endpoint import authority, endpoint
 
 PARALLEL = 4
 MOST_BYTES = 4 * 2**20  # an answer of a few tokens with 20 alternatives each is about 30 kB
@@ -40,6 +40,10 @@ class RequestRefused(EndpointError):
     @property
     def too_long(self) -> bool:
         return re.search(r"context|too long|too large|token limit|maximum .*tokens|exceed", self.detail, re.IGNORECASE) is not None
+
+
+class NoTimeLeft(EndpointError):
+    """The caller's time ran out before every question was answered. Answers so far are kept."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +67,6 @@ class Answer:
     def of(cls, packed: dict[str, Any]) -> Answer:
         tokens = tuple((t, lp, tuple((a, b) for a, b in alts)) for t, lp, alts in packed.pop("tokens"))
         return cls(tokens=tokens, **packed)
-
-
-def endpoint(url: str) -> tuple[str, str, int, str]:
-    """(scheme, host, port, path of chat/completions) of a base URL, given with or without /v1. Raises InputError."""
-    try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host:
-        raise InputError("'{url}' is not the URL of an endpoint. Write it like https://host/v1 or http://127.0.0.1:8080.", url=_bare(url))
-    if parts.username or parts.password or parts.query:
-        raise InputError(
-            "The URL of the endpoint must not carry a user, a password or a query, because it is stored. "
-            "Put the key into the environment variable ASSAY_LLM_KEY."
-        )
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    if not any(re.match(r"v\d", segment) for segment in path.split("/")):
-        path += "/v1"
-    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path + "/chat/completions"
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the URL stays on this machine."""
-    host = endpoint(url)[1]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Memory(Protocol):
@@ -118,9 +93,12 @@ class Chat:
         self.answers = answers
         self.parallel, self.timeout_s, self.tries, self.backoff_s = max(1, min(parallel, 64)), timeout_s, tries, backoff_s
 
-    def ask(self, bodies: list[dict[str, Any]], *, keep_refusals: bool = False) -> list[Answer | RequestRefused]:
+    def ask(
+        self, bodies: list[dict[str, Any]], *, keep_refusals: bool = False, until: float = float("inf")
+    ) -> list[Answer | RequestRefused]:
         """One answer per body (a chat request without `model`), in order.
 
+        until: time.monotonic() after which no answer is waited for; then NoTimeLeft is raised.
         Equal bodies are sent once. A refused request stands in its place as RequestRefused; with keep_refusals it is
         remembered like an answer, unless it was only too long (a restarted server may have more room).
         Raises EndpointError as soon as the endpoint is unreachable, unwilling or not an endpoint at all.
@@ -142,7 +120,7 @@ class Chat:
                 found[question] = self._refused(known["status"], known["refused"])
             else:
                 found[question] = replace(Answer.of(known), cached=True)
-        self._send(missing, found, keep_refusals)
+        self._send(missing, found, keep_refusals, until)
         out: list[Answer | RequestRefused] = []
         for question in questions:
             answer = found[question]
@@ -151,13 +129,13 @@ class Chat:
                 found[question] = replace(answer, cached=True)  # a repeated row is answered from the first
         return out
 
-    def _send(self, missing: dict[str, bytes], found: dict[str, Answer | RequestRefused], keep_refusals: bool) -> None:
+    def _send(self, missing: dict[str, bytes], found: dict[str, Answer | RequestRefused], keep_refusals: bool, until: float) -> None:
         waiting = iter(list(missing.items()))
         turn = threading.Lock()
         failures: list[BaseException] = []
 
         def work(_: int) -> None:
-            line = _Line(self, failures)
+            line = _Line(self, failures, until)
             try:
                 while not failures:
                     with turn:
@@ -194,9 +172,10 @@ class Chat:
 class _Line:
     """One kept-open connection, used by one thread."""
 
-    def __init__(self, chat: Chat, failures: list[BaseException]) -> None:
+    def __init__(self, chat: Chat, failures: list[BaseException], until: float) -> None:
         self.chat = chat
         self.failures = failures
+        self.until = until
         self.link: http.client.HTTPConnection | None = None
 
     def close(self) -> None:
@@ -209,14 +188,18 @@ class _Line:
         waited = 0.0
         for attempt in range(1, chat.tries + 1):
             started = time.monotonic()
-            fresh = self.link is None
+            if started >= self.until:
+                raise self._late()
             try:
                 status, headers, content = self._post(body)
             except (TimeoutError, ConnectionError, http.client.HTTPException, OSError) as error:
                 self.close()
+                if time.monotonic() >= self.until:
+                    raise self._late() from None
                 problem = self._unreachable(error)
                 hopeless = isinstance(error, (ssl.SSLCertVerificationError, socket.gaierror))
-                if hopeless or (fresh and isinstance(error, ConnectionRefusedError) and attempt >= 2) or attempt == chat.tries:
+                few = isinstance(error, (TimeoutError, ConnectionRefusedError)) and attempt >= 2
+                if hopeless or few or attempt == chat.tries:
                     raise problem from None
                 pause = chat.backoff_s * 2 ** (attempt - 1)
             else:
@@ -248,14 +231,17 @@ class _Line:
         chat = self.chat
         path = chat.path
         key = _key()
-        deadline = time.monotonic() + chat.timeout_s
+        patience = max(0.01, min(chat.timeout_s, self.until - time.monotonic()))
+        deadline = time.monotonic() + patience
         for _ in range(4):
             if self.link is None:
                 if chat.scheme == "https":
                     self.link = http.client.HTTPSConnection(
-                        chat.host, chat.port, timeout=chat.timeout_s, context=ssl.create_default_context())
+                        chat.host, chat.port, timeout=patience, context=ssl.create_default_context())
                 else:
-                    self.link = http.client.HTTPConnection(chat.host, chat.port, timeout=chat.timeout_s)
+                    self.link = http.client.HTTPConnection(chat.host, chat.port, timeout=patience)
+            elif self.link.sock:
+                self.link.sock.settimeout(patience)
             headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "assay"}
             if key:
                 headers["Authorization"] = f"Bearer {key}"
@@ -286,7 +272,7 @@ class _Line:
     def _same_place(self, location: str, path: str) -> str:
         """The path of a redirect that stays on this host. A key is never carried to another one."""
         chat = self.chat
-        target = urlsplit(urljoin(f"{chat.scheme}://{_authority(chat.host, chat.port)}{path}", location))
+        target = urlsplit(urljoin(f"{chat.scheme}://{authority(chat.host, chat.port)}{path}", location))
         port = target.port or (443 if target.scheme == "https" else 80)
         if not location or (target.scheme, target.hostname, port) != (chat.scheme, chat.host, chat.port):
             raise EndpointError(
@@ -342,6 +328,9 @@ class _Line:
             return chat._refused(status, detail)
         return EndpointError("The endpoint {host} answered HTTP {status}: {detail}", host=chat.host, status=status, detail=detail)
 
+    def _late(self) -> NoTimeLeft:
+        return NoTimeLeft("The endpoint {host} did not answer every row in the time there was.", host=self.chat.host)
+
     def _unreachable(self, error: Exception) -> EndpointError:
         chat = self.chat
         if isinstance(error, TimeoutError):
@@ -387,12 +376,3 @@ def _retry_after(header: str | None, otherwise: float) -> float:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return otherwise
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _bare(url: str) -> str:
-    """The URL without what might be a secret."""
-    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])

@@ -1,0 +1,68 @@
+"""Where an endpoint is: its URL taken apart, and whether rows and key may go there."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from urllib.parse import urlsplit
+
+from assay.errors import EndpointError, InputError
+
+_named_by_user: set[str] = set()  # hosts that a case named in this process
+
+
+def endpoint(url: str) -> tuple[str, str, int, str]:
+    """(scheme, host, port, path of chat/completions) of a base URL, given with or without /v1. Raises InputError."""
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host:
+        raise InputError("'{url}' is not the URL of an endpoint. Write it like https://host/v1 or http://127.0.0.1:8080.", url=_bare(url))
+    if parts.username or parts.password or parts.query:
+        raise InputError(
+            "The URL of the endpoint must not carry a user, a password or a query, because it is stored. "
+            "Put the key into the environment variable ASSAY_LLM_KEY."
+        )
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    if not any(re.match(r"v\d", segment) for segment in path.split("/")):
+        path += "/v1"
+    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path + "/chat/completions"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL stays on this machine."""
+    host = endpoint(url)[1]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def trust(url: str) -> None:
+    """The user named this endpoint: rows and key may go to its host, in this process."""
+    _named_by_user.add(endpoint(url)[1])
+
+
+def trusted(url: str) -> None:
+    """Raise EndpointError if only a file names this endpoint: a bundle from a stranger must not collect rows and keys.
+
+    This machine is always trusted; another host if a case named it, or if it stands in ASSAY_LLM_HOSTS (comma separated).
+    """
+    host = endpoint(url)[1]
+    allowed = {h.strip() for h in os.environ.get("ASSAY_LLM_HOSTS", "").split(",")}
+    if not is_loopback(url) and host not in allowed | _named_by_user:
+        raise EndpointError(
+            "This model sends every row, and your key, to {host}. If that is wanted, put {host} into the environment variable ASSAY_LLM_HOSTS.",
+            host=host)
+
+
+def authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bare(url: str) -> str:
+    """The URL without what might be a secret."""
+    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
