@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from assay.data.kinds import infer, language, schema_table
 from assay.data.read import read
-from assay.data.values import labels, numbers, times
+from assay.data.values import label, labels, numbers, times
 from assay.errors import InputError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -195,6 +195,12 @@ def test_language_follows_the_script() -> None:
 
 def test_labels_of_whole_numbers_carry_no_point() -> None:
     assert labels(pl.Series([1.0, 2.5, None, 3.0])).to_list() == ["1", "2.5", None, "3"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(max_size=6), st.sampled_from([" True", "FALSE", "-3.0", "007", "1.50", "\u3000x\t", "٣.0", "\x1c"])))
+def test_one_cell_becomes_the_same_label_as_in_a_column(cell: str) -> None:
+    assert labels(pl.Series([cell]))[0] == label(cell)
 
 
 def test_the_schema_prints_a_line_a_column() -> None:

@@ -189,7 +189,7 @@ def _inspect(path: Path, separator: str, columns: int, skip: int) -> _Layout:
     if tail.strip():  # no newline at the end of the file
         out.rows += 1
         out.broken |= carried != columns - 1 or bool(inside)
-        out.broken_without_quotes |= carried_raw != columns - 1
+        out.broken_without_quotes |= carried_raw != columns - 1 and not tail.endswith(b"\n")
         out.sample.append(tail + b"\n")
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import polars as pl
 from assay.data.dataset import KINDS, Column, Dataset, Schema
 from assay.data.kinds import cut, epochs, infer, instants
 from assay.data.load import load, nearest
-from assay.data.values import Parsed, blank_to_null, labels, numbers, times
+from assay.data.values import Parsed, blank_to_null, label, labels, numbers, times
 from assay.errors import InputError
 from assay.words import Text
 
@@ -96,8 +97,7 @@ def conform(rows: Any, schema: Schema) -> Dataset:
         if name not in present:
             out.append(pl.repeat(None, len(rows) if listed else frame.height, dtype=pl.String, eager=True).alias(name))
             continue
-        cells = _cells(name, [row.get(name) for row in rows]) if listed else frame[name]
-        out.append(_as(column, cells))
+        out.append(_cells(column, [row.get(name) for row in rows]) if listed else _as(column, frame[name]))
     return Dataset(pl.DataFrame(out), wanted)
 
 
@@ -112,18 +112,32 @@ def _missing(absent: list[str], spare: list[str]) -> InputError:
 _PLAIN = (str, int, float, bool, datetime.date, decimal.Decimal)
 
 
-def _cells(name: str, cells: list[Any]) -> pl.Series:
-    """Python values as one series; mixed types become text."""
+def _cells(column: Column, cells: list[Any]) -> pl.Series:
+    """Python values as one series of this column."""
+    name = column.name
     cells = [c.item() if hasattr(c, "item") and not isinstance(c, _PLAIN) else c for c in cells]
     types = {type(c) for c in cells if c is not None}
+    if types == {str} and column.kind in ("category", "id"):
+        return pl.Series(name, [None if c is None else label(c) for c in cells], dtype=pl.String)
+    if column.kind == "number" and types <= {int, float}:
+        return pl.Series(name, [None if c is None or not _finite(c) else float(c) for c in cells], dtype=pl.Float64)
     for i, cell in enumerate(cells):
         if cell is not None and not isinstance(cell, _PLAIN):
             raise InputError("Column '{name}', row {row}: '{value}' is no single value.", name=name, row=i + 1, value=cut(cell))
     if types <= {int, float} and all(not isinstance(c, int) or abs(c) < 2**53 for c in cells):
-        return pl.Series(name, [None if c is None else float(c) for c in cells], dtype=pl.Float64)
-    if len(types) == 1 and types & {str, bool, datetime.date, datetime.datetime}:
-        return pl.Series(name, cells)
-    return pl.Series(name, [None if c is None else str(c) for c in cells], dtype=pl.String)
+        series = pl.Series(name, [None if c is None else float(c) for c in cells], dtype=pl.Float64)
+    elif len(types) == 1 and types & {str, bool, datetime.date, datetime.datetime}:
+        series = pl.Series(name, cells)
+    else:  # mixed types become text
+        series = pl.Series(name, [None if c is None else str(c) for c in cells], dtype=pl.String)
+    return _as(column, series)
+
+
+def _finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an int of more than 308 digits
+        return False
 
 
 def _as(column: Column, cells: pl.Series) -> pl.Series:

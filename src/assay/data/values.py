@@ -13,6 +13,8 @@ _NO_DATE = ("0000-00-00", "0000-00-00 00:00:00", "0000/00/00", "nat")
 EXACT = 2.0**53  # whole numbers above this are not exact in Float64
 MONTH_FIRST, DAY_FIRST = "month/day/year", "day/month/year"
 _TRUTH = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
+# what polars strips; Python's own strip() takes a few control characters more
+_BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,16 @@ def labels(column: pl.Series) -> pl.Series:
         return pl.select(pl.when(whole).then(ints).otherwise(text).alias(column.name)).to_series()
     text = blank_to_null(column.cast(pl.String).str.strip_chars())
     text = text.replace(_TRUTH)
-    return text.str.replace(r"^(-?\d+)\.0$", "$1") if bool(text.str.ends_with(".0").any()) else text
+    return text.str.replace(r"^(-?[0-9]+)\.0$", "$1") if bool(text.str.ends_with(".0").any()) else text
+
+
+def label(cell: str) -> str | None:
+    """What `labels` makes of one cell, for a single row, where building a column would cost more than the answer."""
+    cell = cell.strip(_BLANKS)
+    cell = _TRUTH.get(cell, cell)
+    if cell.endswith(".0") and re.fullmatch(r"-?[0-9]+\.0", cell):
+        cell = cell[:-2]
+    return cell or None
 
 
 def blank_to_null(column: pl.Series) -> pl.Series:
