@@ -14,7 +14,7 @@ from typing import Any
 from assay.data.dataset import Column, Schema
 from assay.data.read import conform
 
-_ISO = re.compile(r"[12][0-9]{3}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?")
+_ISO = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?")
 _EXACT = 2**53
 
 
