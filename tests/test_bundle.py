@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -610,6 +611,22 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(path, home):
     home.parent.mkdir(mode=0o500)
     with pytest.raises(AssayError, match="ASSAY_CACHE"):
         load(path)
+
+
+# ---- documents
+
+
+def test_the_document_opens_a_bundle_with_and_without_assay(tmp_path, monkeypatch, capsys):
+    packed = fitted("regress", "linear")
+    pack(tmp_path / "winner.assay", **packed)
+    packed["reference"].head(3).write_csv(tmp_path / "new-rows.csv")
+    monkeypatch.chdir(tmp_path)
+    document = (Path(__file__).parents[1] / "docs" / "bundle.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    assert "'name': 'linear'" in capsys.readouterr().out
 
 
 # ---- formats are for good
