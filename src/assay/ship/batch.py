@@ -1,0 +1,38 @@
+"""Answer the rows of a file with a bundle: `assay predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from assay.errors import InputError
+from assay.ship.bundle import load
+
+_WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parquet, ".jsonl": pl.DataFrame.write_ndjson,
+            ".ndjson": pl.DataFrame.write_ndjson}
+
+
+def predict_file(bundle: Path, source: Path, out: Path | None) -> int:
+    """Write one answer a row, in the order of the rows; returns how many. The file appears whole or not at all.
+
+    out None: csv to standard output. Raises BundleError, ReadError, InputError.
+    """
+    suffix = out.suffix.lower() if out else ".csv"
+    if suffix not in {*_WRITERS, ".tsv"}:
+        raise InputError("'{path}' cannot be written: the name has to end in .csv, .tsv, .parquet or .jsonl.", path=str(out))
+    answers = load(bundle).predict(source)
+    if out is None:
+        sys.stdout.write(answers.write_csv())
+        return answers.height
+    partial = out.with_name(out.name + ".tmp")
+    try:
+        if suffix == ".tsv":
+            answers.write_csv(partial, separator="\t")
+        else:
+            _WRITERS[suffix](answers, partial)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return answers.height
