@@ -34,8 +34,7 @@ class Axis:
     def ticks(self, most: int = 5) -> list[float]:
         if self.log:
             whole = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
-            step = max(1, math.ceil(len(whole) / (most + 1)))
-            return [10.0**k for k in whole][::step]
+            return [10.0**k for k in whole][:: max(1, math.ceil(len(whole) / (most + 1)))]
         span = self.high - self.low
         rough = span / most
         base = 10.0 ** math.floor(math.log10(rough))
@@ -47,7 +46,7 @@ class Axis:
 def around(values: Iterable[float | None], *, pad: float = 0.06, log: bool = False) -> tuple[float, float]:
     """Ends of an axis that holds all `values`, with some air."""
     known = [v for v in values if v is not None and math.isfinite(v) and (v > 0 or not log)]
-    low, high = (min(known), max(known)) if known else (0.1, 1.0) if log else (0.0, 1.0)
+    low, high = (float(min(known)), float(max(known))) if known else (0.1, 1.0) if log else (0.0, 1.0)
     if log:
         low, high = math.log10(low), math.log10(high)
         air = max((high - low) * pad * 2, 0.25)
@@ -70,7 +69,7 @@ def effect(value: dict[str, Any], words: dict[str, str]) -> str:
         _line(x(low), mid, x(high), mid, "whisker thick"), _line(x(low), mid - 9, x(low), mid + 9, "whisker"),
         _line(x(high), mid - 9, x(high), mid + 9, "whisker"), f'<circle class="dot" cx="{x(value["gain"]):.1f}" cy="{mid}" r="8"/>',
     ]
-    parts += [_line(x(t), base, x(t), base + 5, "axis") + _text(x(t), base + 21, wording.number(t, digits=3), "tick mid") for t in x.ticks(6)]
+    parts += [_line(x(t), base, x(t), base + 5, "axis") + _text(x(t), base + 21, wording.number(t, digits=4, zeros=False), "tick mid") for t in x.ticks(6)]
     parts += [_line(14, base, 586, base, "axis"), _text(300, base + 44, words["unit"], "label mid")]
     return _svg(600, 178, parts, words["title"])
 
@@ -167,9 +166,9 @@ def _frame(x: Axis, y: Axis, words: dict[str, str], x_labels: Sequence[str] | No
     """Grid, ticks and the two labels. Pixel ends come from the axes; y.start is the bottom."""
     xs, ys = x.ticks(most), y.ticks(most)
     parts = []
-    for t, label in zip(ys, y_labels or [wording.number(t, digits=3) for t in ys], strict=True):
+    for t, label in zip(ys, y_labels or [wording.number(t, digits=4, zeros=False) for t in ys], strict=True):
         parts += [_line(x.start, y(t), x.stop, y(t), "grid"), _text(x.start - 7, y(t) + 4, label, "tick end")]
-    for t, label in zip(xs, x_labels or [wording.number(t, digits=3) for t in xs], strict=True):
+    for t, label in zip(xs, x_labels or [wording.number(t, digits=4, zeros=False) for t in xs], strict=True):
         parts += [_line(x(t), y.start, x(t), y.start + 5, "axis"), _text(x(t), y.start + 20, label, "tick mid")]
     parts.append(_line(x.start, y.start, x.stop, y.start, "axis"))
     parts.append(_text((x.start + x.stop) / 2, y.start + 44, words["x"], "label mid"))
@@ -241,4 +240,4 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
 def _svg(width: int, height: int, parts: Iterable[str], title: str, kind: str = "chart") -> str:
     said = escape(wording.clean(title))
     return (f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{said}" '
-            f'style="max-width:{width * (1.25 if kind == "chart" else 1):.0f}px"><title>{said}</title>{"".join(parts)}</svg>')
+            f'style="max-width:{width * (1.12 if kind == "chart" else 1):.0f}px"><title>{said}</title>{"".join(parts)}</svg>')

@@ -181,7 +181,8 @@ def _fits(verdict: dict[str, Any], pair: list[dict[str, Any]], say: Say, markup:
         names = " / ".join(wording.clean(row["candidate"]) for row, _ in series)
         words = {"title": say("Calibration: {names}", names=names), "x": say("stated probability of the answer"),
                  "y": say("share that was right")}
-        legend = [{"mark": markup(charts.mark(row)), "name": wording.clean(row["candidate"])} for row, _ in series]
+        legend = [{"mark": markup(charts.mark(row)), "name": wording.clean(row["candidate"]),
+                   "error": wording.metric("calibration_error", row["metrics"].get("calibration_error"))} for row, _ in series]
         return [{"svg": markup(charts.calibration(series, words)), "kind": "calibration", "legend": legend}]
     out = []
     for row in pair:

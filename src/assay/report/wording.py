@@ -18,6 +18,9 @@ RUNGS = {
     "naive": say("naive"), "classical": say("classical"), "scratch": say("network from scratch"), "pretrained": say("pre-trained"),
     "llm": say("language model"),
 }
+SHORT = {  # where a table is narrow
+    "naive": say("naive"), "classical": say("classical"), "scratch": say("scratch"), "pretrained": say("pre-trained"), "llm": say("LLM"),
+}
 STATUSES = {"refused": say("did not take part"), "failed": say("failed"), "removed": say("removed by a limit")}
 KINDS = {"number": say("number"), "category": say("category"), "text": say("text"), "time": say("time"), "id": say("id, not read")}
 LANGUAGES = {"zh": say("Chinese"), "en": say("English"), "other": say("other language")}
@@ -39,8 +42,11 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 _POSITIVE = ("log_loss", "rmse", "mae", "interval_width", "pinball", "cost")
 
 
-def number(value: float | None, *, digits: int = 4, sign: bool = False) -> str:
-    """A figure with `digits` significant digits, grouped in thousands, a true minus, no exponent that a reader has to decode."""
+def number(value: float | None, *, digits: int = 4, sign: bool = False, zeros: bool = True) -> str:
+    """A figure with `digits` significant digits, grouped in thousands, a true minus, no exponent that a reader has to decode.
+
+    zeros: keep those at the end (4.30 beside 4.32); an axis does without.
+    """
     if value is None:
         return DASH
     size = abs(value)
@@ -49,7 +55,7 @@ def number(value: float | None, *, digits: int = 4, sign: bool = False) -> str:
     elif size and size < 1e-4:
         text = _power(size)
     else:
-        text = f"{size:.{digits}g}"
+        text = f"{size:#.{digits}g}".rstrip(".") if zeros and size else f"{size:.{digits}g}"
     before = "−" if value < 0 and text.strip("0.,") else "+" if sign and value > 0 else ""
     return before + text
 
@@ -72,6 +78,10 @@ def metric(name: str, entry: dict[str, Any] | None) -> tuple[str, str]:
         return DASH, ""
     low, high = entry.get("low"), entry.get("high")
     least, most = _BOUNDS.get(name, (0.0 if name in _POSITIVE else -float("inf"), float("inf")))
+    if least >= -1 and most <= 2:  # shares and correlations: three decimals, so that a column of them can be compared
+        shown = f"{entry['value']:.3f}".replace("-", "−")
+        ends = "" if low is None or high is None else f"{max(low, least):.3f} … {min(high, most):.3f}".replace("-", "−")
+        return shown, ends
     if low is None or high is None:
         return number(entry["value"], digits=3), ""
     return number(entry["value"], digits=3), interval(max(low, least), min(high, most))
