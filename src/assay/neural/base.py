@@ -63,10 +63,10 @@ class Encoder(ABC):
 
     @abstractmethod
     def vectors(self, ids: list[np.ndarray]) -> np.ndarray:
-        """float32 (len(ids), dimension) of one batch, each row of length 1."""
+        """float32 (len(ids), dimension) of one batch."""
 
     def encode(self, texts: Sequence[str | None], *, threads: int | None = None) -> np.ndarray:
-        """float32 (n, dimension), rows of length 1. None counts as the empty text; equal texts are computed once."""
+        """float32 (n, dimension). None counts as the empty text; equal texts are computed once."""
         if threads is not None and threads != self.threads:
             self.threads = threads
             self.reopen()

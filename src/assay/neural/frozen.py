@@ -77,7 +77,7 @@ class FrozenEncoder:
         self.head = Head(classes=classes, loss=self.task.loss, quantile=getattr(self.task, "quantile", 0.5))
         codes = self.table.codes(taught.frame)
         categories = list(range(codes.shape[1] - len(self.table.categories), codes.shape[1]))
-        budget.say(f"embedded {len(rows):,} texts; fitting the head")
+        budget.say(f"embedded {len(rows):,} rows; fitting the head")
         self.head.fit(embedding, self.table.dense(taught.frame), codes, self.task.truth(taught), rest, held, categories=categories,
                       seed=seed, seconds=max(budget.left(), 1.0), threads=budget.threads)
         self.facts |= self.head.facts
@@ -141,7 +141,7 @@ class FrozenEncoder:
             parts.append(np.concatenate(list(found), axis=1))
             done += len(part)
             slowest = max(slowest, time.monotonic() - start)
-            budget.say(f"embedded {done:,} of {len(order):,} texts")
+            budget.say(f"embedded {done:,} of {len(order):,} rows")
         rows = order[:done]
         back = np.argsort(rows)
         return rows[back], np.concatenate(parts)[back]

