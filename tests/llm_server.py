@@ -35,10 +35,10 @@ def weights() -> Path | None:
     return None
 
 
-def start(*, parallel: int = 2, context: int = 4096) -> tuple[subprocess.Popen[str], str]:
+def start(*, parallel: int = 2, context: int = 4096, threads: int = 1) -> tuple[subprocess.Popen[str], str]:
     """(child, base URL). parallel: slots; each gets `context` tokens. Raises RuntimeError if it does not come up."""
     child = subprocess.Popen(
-        [sys.executable, __file__, str(parallel), str(context)],
+        [sys.executable, __file__, str(parallel), str(context), str(threads)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )
     assert child.stdout is not None
@@ -58,7 +58,7 @@ def stop(child: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-def serve(parallel: int, context: int) -> None:
+def serve(parallel: int, context: int, threads: int) -> None:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -66,8 +66,8 @@ def serve(parallel: int, context: int) -> None:
     params.model_alias = MODEL
     params.n_ctx = context * parallel
     params.n_parallel = parallel
-    params.cpuparams.n_threads = 2
-    params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     server = xllamacpp.Server(params)
@@ -76,4 +76,4 @@ def serve(parallel: int, context: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(*(int(a) for a in sys.argv[1:3])) if len(sys.argv) > 2 else serve(2, 4096)
+    serve(*([int(a) for a in sys.argv[1:]] or [2, 4096, 1]))

@@ -64,6 +64,7 @@ class LLM(Model):
         self._nearest: Nearest | None = None
         self._chat: Chat | None = None
         self._until = float("inf")
+        self._counted: set[str] = set()
 
     # ---- fit: how much can be shown in time, what to show, and how far to believe the answers
 
@@ -97,25 +98,29 @@ class LLM(Model):
         for kind in kinds:
             try:
                 plans[kind] = self._settle(kind, known, rest, held, budget)
-            except TooSlow:
+            except (TooSlow, NoTimeLeft):
                 if kind == kinds[0]:
                     raise
         rows, kinds = _affordable(plans, len(held), 0.5 * budget.seconds)
         held = held[:rows]
-        best, chosen = np.inf, kinds[0]
+        best, chosen, seen = np.inf, kinds[0], 0
         calibration = self.calibration
         for kind in kinds if rows else []:
             self.characters = plans[kind][0]
             self._show(kind, known, rest)
-            loss = self._learn(self._ask(known.asked.take(held)), truth[held])
+            try:
+                loss = self._learn(self._ask(known.asked.take(held)), truth[held])
+            except NoTimeLeft:
+                break  # the endpoint has become slower since it was timed: go on with what is known so far
+            seen = rows
             if loss < best:
                 best, chosen, calibration = loss, kind, self.calibration
         self.calibration, self.characters = calibration, plans[chosen][0]
         # fixed shots stay those that the calibration was learnt with; the nearest may now come from every row
         self._show(chosen, known, np.arange(len(train)) if chosen == "nearest" else rest)
         self.facts |= {
-            "strategy": chosen, "held_rows": rows, "shot_characters": self.characters, "rows_per_s": round(plans[chosen][1], 3),
-            "rows_used": len(self.pool) if self.pool is not None else len(self.shots) + rows,
+            "strategy": chosen, "held_rows": seen, "shot_characters": self.characters, "rows_per_s": round(plans[chosen][1], 3),
+            "rows_used": len(self.pool) if self.pool is not None else len(self.shots) + seen,
             "constrained": self.protocol.schema, "log_probabilities": self.protocol.logprobs and bool(labels),
             "calibration": self.calibration.get("name", "none"), "prompt_version": VERSION,
         }
@@ -143,8 +148,13 @@ class LLM(Model):
         while share is not None:
             self.characters = round(full * share)
             self._show(kind, known, rest)
-            refusal = self._negotiate(probe.take(np.arange(1)))
-            replies = [] if refusal else [r for r in self._ask(probe) if isinstance(r, Answer)]
+            try:
+                refusal = self._negotiate(probe.take(np.arange(1)))
+                replies = [] if refusal else [r for r in self._ask(probe) if isinstance(r, Answer)]
+            except NoTimeLeft:
+                if good is None:
+                    raise
+                return good
             if not replies:
                 if good is None:
                     raise refusal or EndpointError("The endpoint of '{model}' refuses every row.", model=self.params["model"])
@@ -232,6 +242,7 @@ class LLM(Model):
         return self.question.label(reply) if self.question.labels else self.question.number(reply)
 
     def _count(self, replies: list[Answer | RequestRefused]) -> None:
+        """Add replies to the facts. A question asked again by this same model costs nothing; one found on disk did cost."""
         facts = self.facts
         for key in ("requests", "cached", "unparsed", "refused", "tokens_in", "tokens_out", "seconds_asked"):
             facts.setdefault(key, 0)
@@ -239,6 +250,9 @@ class LLM(Model):
             if isinstance(reply, RequestRefused):
                 facts["refused"] += 1
                 continue
+            if reply.question in self._counted:
+                continue
+            self._counted.add(reply.question)
             facts["cached" if reply.cached else "requests"] += 1
             facts["unparsed"] += self._code(reply) is None
             facts["tokens_in"] += reply.tokens_in
@@ -246,7 +260,9 @@ class LLM(Model):
             facts["seconds_asked"] += reply.seconds
             if reply.estimated:
                 facts["tokens_estimated"] = True
-            facts["model"] = reply.model or self.params["model"]
+            facts["model"] = self.params["model"]
+            if reply.model not in ("", "-", self.params["model"]):
+                facts["served_as"] = reply.model
         money = self._money(facts["tokens_in"], facts["tokens_out"])
         if money is not None:
             facts["money"] = money

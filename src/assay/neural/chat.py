@@ -61,6 +61,7 @@ class Answer:
     estimated: bool
     seconds: float
     model: str = ""  # what the server says answered
+    question: str = ""  # digest of what was asked
     cached: bool = False
 
     @classmethod
@@ -119,7 +120,7 @@ class Chat:
             elif "refused" in known:
                 found[question] = self._refused(known["status"], known["refused"])
             else:
-                found[question] = replace(Answer.of(known), cached=True)
+                found[question] = replace(Answer.of(known), question=question, cached=True)
         self._send(missing, found, keep_refusals, until)
         out: list[Answer | RequestRefused] = []
         for question in questions:
@@ -144,8 +145,8 @@ class Chat:
                         return
                     try:
                         answer = line.ask(body)
-                        self.answers.put(question, {k: v for k, v in asdict(answer).items() if k != "cached"})
-                        found[question] = answer
+                        self.answers.put(question, {k: v for k, v in asdict(answer).items() if k not in ("cached", "question")})
+                        found[question] = replace(answer, question=question)
                     except RequestRefused as refusal:
                         if keep_refusals and not refusal.too_long:
                             self.answers.put(question, {"refused": refusal.detail, "status": refusal.text.values["status"]})
@@ -258,6 +259,7 @@ class _Line:
                 if time.monotonic() > deadline:
                     raise TimeoutError
             content = b"".join(chunks)
+            reply.close()  # read1 does not notice that it read the last byte; the connection stays open
             if reply.length:  # the connection broke in the middle of the body
                 raise http.client.IncompleteRead(content, reply.length)
             if key:

@@ -147,7 +147,7 @@ class Question:
         """The number that was answered, or None. '1,234.5 CNY' is a number; a sentence with two numbers is not."""
         said = _field(_spoken(answer.text), "number")
         if isinstance(said, (int, float)) and not isinstance(said, bool):
-            return float(said) if math.isfinite(said) else None
+            return float(said) if abs(said) < 1e300 else None  # neither nan, nor infinite, nor an integer too long for a float
         found = re.findall(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+", str(said))
         value = float(found[0].replace(",", "")) if len(found) == 1 else math.inf
         return value if math.isfinite(value) else None
