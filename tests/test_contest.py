@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_what_has_finished(tmp_path, plugin):
 
 
 def test_finished_trials_are_not_played_again(tmp_path):
-    folder, case, task, data, parts = contest(tmp_path, only=["linear"], folds=2)
+    folder, case, task, data, _parts = contest(tmp_path, only=["linear"], folds=2)
     entries = line_up(case, task, data.schema)
     with Workers([]) as workers:
         play(folder, case, entries, 2, workers, Clock(60))

@@ -20,7 +20,7 @@ from assay.contest.judge import Verdict, gather
 from assay.contest.judge import judge as judge_folder
 from assay.contest.run import Event, fit_again, imports, line_up, play
 from assay.contest.workers import Workers
-from assay.data.dataset import Dataset
+from assay.data.dataset import KINDS, Dataset, Schema
 from assay.data.read import read
 from assay.data.split import Split, splits
 from assay.errors import InputError, TaskError
@@ -35,6 +35,7 @@ from assay.words import Text, say
 
 MOST_TEST_ROWS = 10_000
 LEAST_ROWS = 20
+KIND_WORDS = {"number": say("Numbers"), "category": say("Categories"), "text": say("Texts"), "time": say("Times"), "id": say("Ids (not used)")}
 
 
 class Run:
@@ -78,7 +79,7 @@ def run(
         reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column)
         data, notes = _with_answers(reading.dataset, case)
         task, why = _task(case, data)
-        for note in (*reading.notes, *notes, why):
+        for note in (*columns_read(data.schema), *reading.notes, *notes, why):
             observe(note)
         entries = line_up(case, task, data.schema)
         workers.preload(imports(entries))
@@ -120,6 +121,17 @@ def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
 def load(path: str | Path) -> Bundle:
     """Open a `.assay` file. Nothing in it is executed."""
     return load_bundle(Path(path))
+
+
+def columns_read(schema: Schema) -> list[Text]:
+    """What each column was taken for, a sentence a kind; --kind COLUMN=KIND says otherwise."""
+    out = []
+    for kind in KINDS:
+        names = [c.name + (f" ({c.language})" if c.language else "") for c in schema.columns if c.kind == kind and c.name != schema.target]
+        if names:
+            shown = [*names[:12], f"+{len(names) - 12}"] if len(names) > 12 else names
+            out.append(say("{kind}: {names}", kind=KIND_WORDS[kind], names=shown))
+    return out
 
 
 def _play_and_judge(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], entries: list, workers: Workers,
@@ -258,8 +270,10 @@ def _splits(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]:
     words = {"random": say("at random, the same shares of each answer on both sides"),
              "group": say("by '{name}': no group stands on both sides", name=data.schema.group or ""),
              "time": say("forward in time by '{name}': the future judges", name=data.schema.time or "")}
-    return parts, say("{train:,} rows teach and {test:,} judge, {folds} times, split {how}.", train=len(parts[0].train),
-                      test=len(parts[0].test), folds=len(parts), how=words[kind])
+    same = {"train": len(parts[0].train), "test": len(parts[0].test), "how": words[kind]}
+    if len(parts) > 1:
+        return parts, say("{folds} folds, in each {train:,} rows teach and {test:,} judge, split {how}.", folds=len(parts), **same)
+    return parts, say("{train:,} rows teach and {test:,} judge, split {how}.", **same)
 
 
 __all__ = ["Run", "judge", "load", "resume", "run"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 from assay.errors import AssayError, BudgetError
-from assay.words import LANGUAGES, Text, say
+from assay.words import LANGUAGES, say
 
 
 def _language() -> str:
@@ -37,50 +37,50 @@ app = typer.Typer(
 
 Lang = Annotated[str, typer.Option("--lang", help=say("Language: en or zh.").to(LANG))]
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print verdict.json instead of the table; nothing else goes to standard output.").to(LANG))]
-Time = Annotated[Optional[str], typer.Option("--time", "-t", help=say("Time budget for everything, such as 60s or 5m (a contract).").to(LANG))]
-Out = Annotated[Optional[Path], typer.Option("--out", "-o", help=say("Folder of the run.").to(LANG))]
-WorthOption = Annotated[Optional[str], typer.Option(
+Time = Annotated[str | None, typer.Option("--time", "-t", help=say("Time budget for everything, such as 60s or 5m (a contract).").to(LANG))]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help=say("Folder of the run.").to(LANG))]
+WorthOption = Annotated[str | None, typer.Option(
     "--worth", help=say("What an error costs: 'error=4.5 CNY', 'yes>no=500 CNY; no>yes=20 CNY', or 'unit=2 EUR' for amounts.").to(LANG))]
-Requests = Annotated[Optional[str], typer.Option("--requests", help=say("Rows to answer, such as 2M/month.").to(LANG))]
-Margin = Annotated[Optional[float], typer.Option("--margin", help=say("Smallest net gain in loss that matters (default: 2 % of the small model's loss).").to(LANG))]
-PricesOption = Annotated[Optional[str], typer.Option("--prices", help=say("A price table of your own (TOML).").to(LANG))]
-Confidence = Annotated[Optional[float], typer.Option("--confidence", min=0.5, max=0.999, help=say("Confidence of intervals and tests (default 0.95).").to(LANG))]
+Requests = Annotated[str | None, typer.Option("--requests", help=say("Rows to answer, such as 2M/month.").to(LANG))]
+Margin = Annotated[float | None, typer.Option("--margin", help=say("Smallest net gain in loss that matters (default: 2 % of the small model's loss).").to(LANG))]
+PricesOption = Annotated[str | None, typer.Option("--prices", help=say("A price table of your own (TOML).").to(LANG))]
+Confidence = Annotated[float | None, typer.Option("--confidence", min=0.5, max=0.999, help=say("Confidence of intervals and tests (default 0.95).").to(LANG))]
 
 
 @app.command(name="run", help=say("Run a contest on FILE and judge it.\n\nassay run churn.csv --target churn --time 60s\n\n"
                                   "assay run tickets.parquet --target category --worth 'error=4.5 CNY' --requests 2M/month --latency 20ms --lang zh").to(LANG))
 def run_command(
-    file: Annotated[Optional[Path], typer.Argument(help=say("csv, tsv, parquet or jsonl.").to(LANG))] = None,
-    target: Annotated[Optional[str], typer.Option("--target", help=say("The column to predict.").to(LANG))] = None,
+    file: Annotated[Path | None, typer.Argument(help=say("csv, tsv, parquet or jsonl.").to(LANG))] = None,
+    target: Annotated[str | None, typer.Option("--target", help=say("The column to predict.").to(LANG))] = None,
     time: Time = None,
-    memory: Annotated[Optional[str], typer.Option("--memory", help=say("Memory of a trial, such as 2G (a contract).").to(LANG))] = None,
-    task: Annotated[Optional[str], typer.Option("--task", help=say("classify or regress, if the target could be either.").to(LANG))] = None,
-    loss: Annotated[Optional[str], typer.Option("--loss", help=say("classify: log, error, brier, cost. regress: squared, absolute, pinball.").to(LANG))] = None,
-    quantile: Annotated[Optional[float], typer.Option("--quantile", help=say("The quantile of the pinball loss.").to(LANG))] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help=say("Memory of a trial, such as 2G (a contract).").to(LANG))] = None,
+    task: Annotated[str | None, typer.Option("--task", help=say("classify or regress, if the target could be either.").to(LANG))] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help=say("classify: log, error, brier, cost. regress: squared, absolute, pinball.").to(LANG))] = None,
+    quantile: Annotated[float | None, typer.Option("--quantile", help=say("The quantile of the pinball loss.").to(LANG))] = None,
     worth: WorthOption = None,
     requests: Requests = None,
-    latency: Annotated[Optional[str], typer.Option("--latency", help=say("Most time for one row, such as 20ms.").to(LANG))] = None,
-    size: Annotated[Optional[str], typer.Option("--size", help=say("Largest model, such as 50MB.").to(LANG))] = None,
+    latency: Annotated[str | None, typer.Option("--latency", help=say("Most time for one row, such as 20ms.").to(LANG))] = None,
+    size: Annotated[str | None, typer.Option("--size", help=say("Largest model, such as 50MB.").to(LANG))] = None,
     margin: Margin = None,
     confidence: Confidence = None,
-    kind: Annotated[Optional[list[str]], typer.Option("--kind", help=say("COLUMN=KIND, may be repeated. Kinds: number category text time id.").to(LANG))] = None,
-    group: Annotated[Optional[str], typer.Option("--group", help=say("Column whose rows belong together (a patient, a machine).").to(LANG))] = None,
-    time_column: Annotated[Optional[str], typer.Option("--time-column", help=say("Column of time: the future judges.").to(LANG))] = None,
-    split: Annotated[Optional[str], typer.Option("--split", help=say("random, group or time.").to(LANG))] = None,
-    folds: Annotated[Optional[int], typer.Option("--folds", min=1, max=20, help=say("Splits (default 5 below 1,000 rows, 3 below 3,000, else 1).").to(LANG))] = None,
-    test_rows: Annotated[Optional[int], typer.Option("--test-rows", min=10, help=say("Most rows that judge.").to(LANG))] = None,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help=say("COLUMN=KIND, may be repeated. Kinds: number category text time id.").to(LANG))] = None,
+    group: Annotated[str | None, typer.Option("--group", help=say("Column whose rows belong together (a patient, a machine).").to(LANG))] = None,
+    time_column: Annotated[str | None, typer.Option("--time-column", help=say("Column of time: the future judges.").to(LANG))] = None,
+    split: Annotated[str | None, typer.Option("--split", help=say("random, group or time.").to(LANG))] = None,
+    folds: Annotated[int | None, typer.Option("--folds", min=1, max=20, help=say("Splits (default 5 below 1,000 rows, 3 below 3,000, else 1).").to(LANG))] = None,
+    test_rows: Annotated[int | None, typer.Option("--test-rows", min=10, help=say("Most rows that judge.").to(LANG))] = None,
     drop_missing_target: Annotated[bool, typer.Option("--drop-missing-target", help=say("Leave out rows without a target.").to(LANG))] = False,
-    only: Annotated[Optional[list[str]], typer.Option("--only", help=say("Only this candidate (and naive), may be repeated.").to(LANG))] = None,
-    without: Annotated[Optional[list[str]], typer.Option("--without", help=say("Not this candidate, may be repeated.").to(LANG))] = None,
-    llm: Annotated[Optional[tuple[str, str]], typer.Option("--llm", metavar="URL MODEL", help=say("An OpenAI-compatible endpoint and its model.").to(LANG))] = None,
-    llm_price: Annotated[Optional[tuple[float, float]], typer.Option("--llm-price", metavar="IN OUT", help=say("Price of a million tokens in and out.").to(LANG))] = None,
-    encoder: Annotated[Optional[str], typer.Option("--encoder", help=say("A local Hugging Face folder of a text encoder.").to(LANG))] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help=say("Only this candidate (and naive), may be repeated.").to(LANG))] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help=say("Not this candidate, may be repeated.").to(LANG))] = None,
+    llm: Annotated[tuple[str, str] | None, typer.Option("--llm", metavar="URL MODEL", help=say("An OpenAI-compatible endpoint and its model.").to(LANG))] = None,
+    llm_price: Annotated[tuple[float, float] | None, typer.Option("--llm-price", metavar="IN OUT", help=say("Price of a million tokens in and out.").to(LANG))] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help=say("A local Hugging Face folder of a text encoder.").to(LANG))] = None,
     offline: Annotated[bool, typer.Option("--offline", help=say("Only models that need no network.").to(LANG))] = False,
     explainable: Annotated[bool, typer.Option("--explainable", help=say("Only models that explain themselves.").to(LANG))] = False,
     prices: PricesOption = None,
-    seed: Annotated[Optional[int], typer.Option("--seed", help=say("Seed of splits and fits (default 0).").to(LANG))] = None,
-    case: Annotated[Optional[Path], typer.Option("--case", help=say("A TOML file that holds any of these under the same names.").to(LANG))] = None,
-    resume: Annotated[Optional[Path], typer.Option("--resume", help=say("Go on with the run in this folder.").to(LANG))] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help=say("Seed of splits and fits (default 0).").to(LANG))] = None,
+    case: Annotated[Path | None, typer.Option("--case", help=say("A TOML file that holds any of these under the same names.").to(LANG))] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help=say("Go on with the run in this folder.").to(LANG))] = None,
     out: Out = None,
     as_json: AsJson = False,
     lang: Lang = LANG,
@@ -108,10 +108,10 @@ def run_command(
                                     "assay judge assay-runs/churn-20261122-101500 --rival mlp --worth 'error=4.5 CNY'").to(LANG))
 def judge_command(
     folder: Annotated[Path, typer.Argument(help=say("Folder of a run.").to(LANG))],
-    rival: Annotated[Optional[str], typer.Option("--rival", help=say("The candidate to compare with the best small one.").to(LANG))] = None,
+    rival: Annotated[str | None, typer.Option("--rival", help=say("The candidate to compare with the best small one.").to(LANG))] = None,
     worth: WorthOption = None,
     requests: Requests = None,
-    latency: Annotated[Optional[str], typer.Option("--latency", help=say("Most time for one row, such as 20ms.").to(LANG))] = None,
+    latency: Annotated[str | None, typer.Option("--latency", help=say("Most time for one row, such as 20ms.").to(LANG))] = None,
     margin: Margin = None,
     confidence: Confidence = None,
     prices: PricesOption = None,
@@ -127,7 +127,7 @@ def judge_command(
 def predict_command(
     bundle: Annotated[Path, typer.Argument(help=say("A .assay file.").to(LANG))],
     file: Annotated[Path, typer.Argument(help=say("Rows to answer: csv, tsv, parquet or jsonl.").to(LANG))],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help=say("Where to write: csv, tsv, parquet or jsonl (default: csv to standard output).").to(LANG))] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=say("Where to write: csv, tsv, parquet or jsonl (default: csv to standard output).").to(LANG))] = None,
     lang: Lang = LANG,
 ) -> None:
     from assay.ship.batch import predict_file
@@ -155,7 +155,7 @@ def report_command(folder: Annotated[Path, typer.Argument(help=say("Folder of a 
 
 @app.command(name="demo", help=say("A contest on real data that ships inside packages: reviews, diagnosis, diabetes.\n\nassay demo reviews --lang zh").to(LANG))
 def demo_command(
-    name: Annotated[Optional[str], typer.Argument(help=say("reviews, diagnosis or diabetes; none lists them.").to(LANG))] = None,
+    name: Annotated[str | None, typer.Argument(help=say("reviews, diagnosis or diabetes; none lists them.").to(LANG))] = None,
     time: Time = None,
     out: Out = None,
     as_json: AsJson = False,

@@ -8,6 +8,7 @@ test rows would tell. First of all somebody has to beat the naive answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from assay.case import Case
 from assay.contest.cost import Prices, prices
 from assay.contest.folder import Folder, Trial
+from assay.contest.sentences import UNITS, next_step, notes_of, verdict_sentence
 from assay.contest.statistics import Bootstrap, Interval, detectable, fold_factor, holm, jackknife, rows_to_settle
 from assay.data.dataset import Dataset
 from assay.data.split import Split
@@ -87,8 +89,7 @@ def gather(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[S
     order = sorted(shared)
     test_rows = np.concatenate([splits[k].test for k in order])
     test = data.take(test_rows)
-    clusters = np.concatenate([_offset(splits[k].clusters, k) for k in order]) if len(order) > 1 and data.schema.group is None \
-        else np.concatenate([splits[k].clusters + (0 if data.schema.group is None else 10**9 * k) for k in order])
+    clusters = np.concatenate([splits[k].clusters + 10**9 * k for k in order])  # codes of different folds never meet
     predictions = {n: np.concatenate([folder.prediction(done[n][k]) for k in order]).astype(np.float64) for n in names}
     losses = {n: task.losses(data, test, predictions[n]) for n in names}
     valid = {}
@@ -127,7 +128,9 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     def rung(name: str) -> str:
         return evidence.trials[name][0].rung
 
-    large = rival if rival else best([n for n in allowed if rung(n) in LARGE])
+    big = [n for n in evidence.losses if rung(n) in LARGE]
+    large = rival if rival else best([n for n in allowed if n in big]) or best(big)
+    blocked = removed.get(large) if large and not rival else None  # every large one breaks a limit, or another were here
     small = best([n for n in allowed if rung(n) not in LARGE and n != large]) or naive
     winner = best(allowed) or naive
     beats = {n: boot.gain(naive, n, less=costs[n] - costs[naive] if in_money else 0.0) for n in evidence.losses if n != naive}
@@ -142,21 +145,17 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     margin = case.margin if case.margin is not None else 0.0 if in_money else MARGIN * boot.mean[small]
     effect = _effect(gain, margin, boot.mean[small], len(evidence.test), case.confidence) if gain else None
     if champions:
-        outcome = _outcome(gain, margin)
+        outcome = "not_worth_it" if blocked else _outcome(gain, margin)
     cheapest = _cheapest(evidence, boot, allowed, winner, naive, costs, rung, champions)
     money = _money(case, gain, costs, large, small, currency) if in_money and gain and large else None
     names = {"large": large or "", "small": small, "naive": naive, "winner": winner}
-    unit = say("{currency} a row", currency=currency) if in_money else _UNITS.get(task.loss, say("loss"))
+    unit = say("{currency} a row", currency=currency) if in_money else UNITS.get(task.loss, say("loss"))
     best_try = min(beats, key=lambda n: (net[n], n), default=naive)
-    sentence = _sentence(outcome, names, effect, boot, beats.get(best_try), best_try, unit, len(evidence.test), case.confidence, evidence)
+    sentence = verdict_sentence(outcome, names, effect, boot.mean, beats.get(best_try), best_try, unit, len(evidence.test), case.confidence, blocked)
     board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task)
-    notes = _notes(evidence, every, splits, case, large, in_money)
-    return Verdict(outcome, sentence, _next(outcome, effect, folder, winner, len(data), len(evidence.test), large, case), notes, winner,
+    notes = notes_of(evidence.trials, every, len(splits), case)
+    return Verdict(outcome, sentence, next_step(outcome, effect, folder, len(data), len(evidence.test), large), notes, winner,
                    cheapest, naive, large, small if large else None, effect, money, board)
-
-
-_UNITS = {"log": say("log loss"), "error": say("error rate"), "brier": say("Brier score"), "squared": say("squared error"),
-          "absolute": say("absolute error"), "pinball": say("pinball loss"), "cost": say("cost")}
 
 
 def _common_splits(done: dict[str, dict[int, Trial]]) -> set[int]:
@@ -167,10 +166,6 @@ def _common_splits(done: dict[str, dict[int, Trial]]) -> set[int]:
             counts[k] = counts.get(k, 0) + 1
     most = max(counts.values())
     return {k for k, c in counts.items() if c == most}
-
-
-def _offset(clusters: np.ndarray, split: int) -> np.ndarray:
-    return clusters + 10**9 * split
 
 
 def _running(trials: list[Trial], rate: Prices, currency: str) -> float:
@@ -227,50 +222,6 @@ def _money(case: Case, gain: Interval, costs: dict[str, float], large: str, smal
             "per_row": {"large": costs[large], "small": costs[small]}}
 
 
-def _sentence(outcome: str, names: dict[str, str], effect: dict[str, Any] | None, boot: Bootstrap, beat: Interval | None, best_try: str,
-              unit: Text, rows: int, confidence: float, evidence: Evidence) -> Text:
-    percent = confidence * 100
-    if outcome == "nothing_beats_naive":
-        if beat is None:
-            return say("Nothing beats the naive answer: no other candidate finished.")
-        return say("Nothing beats the naive answer: the best try, {best}, changes the {unit} by {gain:+.4g} ({percent:.0f} % interval "
-                   "{low:+.4g} to {high:+.4g}) on {rows:,} test rows; a gain of {mde:.2g} would have been found.",
-                   best=best_try, unit=unit, gain=-beat.value, low=-beat.high, high=-beat.low, percent=percent, rows=rows,
-                   mde=detectable(beat.se, confidence))
-    if effect is None:
-        return say("No large candidate finished, so only small ones were compared: {winner} wins with a {unit} of {loss:.4g} on {rows:,} test rows.",
-                   winner=names["winner"], unit=unit, loss=boot.mean[names["winner"]], rows=rows)
-    same = {"large": names["large"], "small": names["small"], "unit": unit, "a": boot.mean[names["large"]], "b": boot.mean[names["small"]],
-            "gain": effect["gain"], "low": effect["low"], "high": effect["high"], "percent": percent, "rows": rows,
-            "margin": effect["margin"], "mde": effect["mde"]}
-    if outcome == "worth_it":
-        return say("A large model is worth it: {large} has a {unit} of {a:.4g} against {b:.4g} of {small}, a net gain of {gain:.4g} "
-                   "({percent:.0f} % interval {low:.4g} to {high:.4g}, more than {margin:.2g} matters) on {rows:,} test rows.", **same)
-    if outcome == "not_worth_it":
-        return say("A large model is not worth it: {large} has a {unit} of {a:.4g} against {b:.4g} of {small}, a net gain of {gain:+.4g} "
-                   "({percent:.0f} % interval {low:+.4g} to {high:+.4g}, more than {margin:.2g} would matter) on {rows:,} test rows.", **same)
-    if effect["rows_to_settle"]:
-        return say("Not known yet: {large} against {small} gains {gain:+.4g} in {unit} ({percent:.0f} % interval {low:+.4g} to {high:+.4g}), and "
-                   "{margin:.2g} is what matters; {rows:,} test rows can show {mde:.2g}, about {needed:,} would settle it.",
-                   **same | {"needed": effect["rows_to_settle"]})
-    return say("Not known yet: {large} against {small} gains {gain:+.4g} in {unit} ({percent:.0f} % interval {low:+.4g} to {high:+.4g}), just what "
-               "matters; {rows:,} test rows can show {mde:.2g}.", **same)
-
-
-def _next(outcome: str, effect: dict[str, Any] | None, folder: Folder, winner: str, rows: int, test_rows: int, large: str | None,
-          case: Case) -> Text:
-    where = str(folder.path)
-    if outcome == "unknown" and effect and effect["rows_to_settle"]:
-        total = int(np.ceil(effect["rows_to_settle"] / test_rows * rows))
-        return say("Label about {more:,} more rows and run again, or name what an error costs: assay judge {folder} --worth 'error=4.5 CNY'",
-                   more=max(total - rows, 1), folder=where)
-    if outcome == "nothing_beats_naive":
-        return say("Look for columns that know more about the target; until then use the naive answer: {folder}/winner.assay", folder=where)
-    if large is None:
-        return say("Give it a large candidate: more time, pip install 'assay[deep,encoders]', or --llm URL MODEL")
-    return say("assay predict {folder}/winner.assay NEW.csv -o answers.csv", folder=where)
-
-
 def _scoreboard(evidence: Evidence, every: list[Trial], boot: Bootstrap, beats: dict[str, Interval], winner: str,
                 removed: dict[str, Text], case: Case, task: Task) -> tuple[dict[str, Any], ...]:
     against = {n: boot.gain(n, winner) for n in evidence.losses if n != winner}
@@ -279,8 +230,8 @@ def _scoreboard(evidence: Evidence, every: list[Trial], boot: Bootstrap, beats: 
     for n in sorted(evidence.losses, key=lambda name: boot.mean[name]):
         trials = evidence.trials[n]
         own = boot.of(n)
-        metrics = jackknife(lambda w, name=n: task.metrics(evidence.train, evidence.test, evidence.predictions[name], w),
-                            evidence.clusters, confidence=case.confidence, seed=case.seed)
+        metrics = jackknife(partial(task.metrics, evidence.train, evidence.test, evidence.predictions[n]), evidence.clusters,
+                            confidence=case.confidence, seed=case.seed, groups=20 if task.width * len(evidence.test) < 200_000 else 8)
         board.append({
             "candidate": n, "rung": trials[0].rung, "status": "done", "reason": None,
             "removed": removed[n].json() if n in removed else None, "splits_done": len(trials), "loss": own.value, "low": own.low,
@@ -307,19 +258,3 @@ def _brief(gain: Interval) -> dict[str, float]:
 def _mean_cost(trials: list[Trial]) -> dict[str, Any]:
     keys = trials[0].cost
     return {k: float(np.mean([t.cost[k] for t in trials])) if isinstance(v, (int, float)) else v for k, v in keys.items()}
-
-
-def _notes(evidence: Evidence, every: list[Trial], splits: list[Split], case: Case, large: str | None, in_money: bool) -> tuple[Text, ...]:
-    notes = []
-    finished = len(next(iter(evidence.trials.values())))
-    if finished < len(splits):
-        notes.append(say("Time was over after {done} of {all} folds; all candidates in the table finished the same ones.", done=finished, all=len(splits)))
-    fewer = [n for n, t in evidence.trials.items() if t[0].rows_used < t[0].train_rows]
-    if fewer:
-        notes.append(say("{names} learnt from fewer rows than there are, to stay in time; all were judged on the same test rows.", names=fewer))
-    lost = sorted({t.candidate for t in every if t.status == "done"} - evidence.trials.keys())
-    if lost:
-        notes.append(say("{names} finished some folds but not all, and could not be compared.", names=lost))
-    if in_money:
-        notes.append(say("Running costs use this price table: {source}.", source=prices(case.prices).source))
-    return tuple(notes)

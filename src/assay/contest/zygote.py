@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+from typing import Any
 
 from assay.contest import trial
 
@@ -29,7 +30,7 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = b""
     while True:
-        ready, _, _ = select.select([line, wake_read], [], [])
+        ready: list[Any] = select.select([line, wake_read], [], [])[0]
         if wake_read in ready:
             os.read(wake_read, 4096)
             _reap(line, children)

@@ -43,6 +43,7 @@ def splits(
     """
     n = len(data)
     rng = np.random.default_rng(seed)
+    codes: np.ndarray | None
     if kind == "time":
         return _forward(data, folds, share, test_rows)
     if kind == "group":
@@ -100,7 +101,7 @@ def holdout(data: Dataset, *, share: float, seed: int, strata: np.ndarray | None
 
 
 def save(parts: list[Split], path: Path) -> None:
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for i, part in enumerate(parts):
         arrays |= {f"{i}.train": part.train, f"{i}.test": part.test, f"{i}.clusters": part.clusters}
     with path.open("wb") as sink:

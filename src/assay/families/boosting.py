@@ -82,8 +82,8 @@ class Boosting(Model):
     def _settings(self, n: int, seed: int, budget: Budget) -> dict[str, Any]:
         objective: dict[str, Any] = {"objective": "binary"}
         if self.task.name == "regress":
-            objective = {"squared": {"objective": "l2"}, "absolute": {"objective": "l1"},
-                         "pinball": {"objective": "quantile", "alpha": getattr(self.task, "quantile", 0.5)}}[self.task.loss]
+            objective = {"objective": {"squared": "l2", "absolute": "l1", "pinball": "quantile"}[self.task.loss],
+                         "alpha": getattr(self.task, "quantile", 0.5)}
         elif len(self.seen) > 2:
             objective = {"objective": "multiclass", "num_class": len(self.seen)}
         small = n < 2000

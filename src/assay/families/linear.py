@@ -150,7 +150,7 @@ class Linear(Model):
     def dump(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
-        arrays = {"coef": np.ascontiguousarray(self.coef), "intercept": self.intercept, **self.text.arrays()}
+        arrays: dict[str, np.ndarray] = {"coef": np.ascontiguousarray(self.coef), "intercept": self.intercept, **self.text.arrays()}
         save_file(arrays, folder / "linear.safetensors")
         (folder / "linear.json").write_text(json.dumps({"table": self.table.json(), "text": self.text.json()}))
 
