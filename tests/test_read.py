@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from assay.data import csv as delimited
 from assay.data import encoding
+from assay.data.load import load
 from assay.data.read import conform, read
 from assay.errors import InputError, ReadError
 
@@ -220,6 +221,47 @@ def test_writing_and_reading_keeps_every_value(tmp_path: Path, rows: list, separ
     frame = read(path, kinds={"words": "text", "amount": "number", "城市": "category"}).dataset.frame
     assert frame["words"].to_list() == [w for w, _ in rows]
     assert frame["amount"].to_list() == [a for _, a in rows]
+
+
+PIECES = st.sampled_from(["a", "2.5", "", '"x, y"', '"a\n b"', '"q""z"', '5"', "NA", '""', "1/2/2024", " ", "北京", '"1"', '"', "1,2"])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(PIECES, PIECES, st.sampled_from(["\n", "\n", "\n\n"])), min_size=1, max_size=9), st.sampled_from([3, 7, 1 << 20]))
+def test_rows_are_split_as_the_csv_module_splits_them_or_the_file_is_refused(tmp_path: Path, rows: list, piece: int) -> None:
+    text = "h1,h2\n" + "".join(f"{a},{b}{end}" for a, b, end in rows)
+    path = put(tmp_path, text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "CHUNK", piece)
+        patch.setattr(delimited, "CHUNK", piece)
+        try:
+            frame, notes = load(path)
+        except ReadError:
+            return
+    if "Quotation" in said(notes) or "separator" in said(notes):
+        return
+    expected = [r for r in csv.reader(io.StringIO(text, newline="")) if any(r)][1:]
+    assert [[c or None if not isinstance(c, float) else repr(c) for c in row] for row in frame.rows()] == [
+        [cell or None if not isinstance(f, float) else repr(float(cell)) for cell, f in zip(row, read_row, strict=True)]
+        if len(row) == 2 else row for row, read_row in zip(expected, frame.rows(), strict=True)]
+
+
+COLUMN = st.one_of(*[st.lists(st.none() | cells, min_size=3, max_size=3) for cells in (
+    st.floats(), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.text(max_size=4), st.dates(), st.timedeltas(),
+    st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-1000, max_value=1000), st.sampled_from(["1", "2024-01-01", "01", "NA", "3/4/2020"]))])
+
+
+@settings(max_examples=300, deadline=None)
+@given(COLUMN, st.sampled_from(["x", "id", "date", "No"]), st.sampled_from([None, "number", "category", "text", "time", "id"]))
+def test_a_table_conforms_to_its_own_schema_unchanged(cells: list, name: str, kind: str | None) -> None:
+    frame = pl.DataFrame({name: pl.Series(cells, strict=False), "z": [1, 2, 3]})
+    try:
+        data = read(frame, kinds={name: kind} if kind else None).dataset
+    except InputError:
+        return  # the cells contradict the kind
+    promised = {"number": pl.Float64, "time": pl.Datetime("us")}
+    assert all(data.frame[c.name].dtype == promised.get(c.kind, pl.String) for c in data.schema.columns)
+    assert conform(frame, data.schema).frame.equals(data.frame)
 
 
 # ---- new rows

@@ -64,7 +64,7 @@ def read_delimited(path: Path, folder: Path, *, tabs_first: bool = False, lines:
         notes.append(say("The separator is: {separator}.", separator=_NAMES[separator]))
     if len(names) > 1 and all(re.fullmatch(r"[+-]?[\d.]+", n) for n in names):
         notes.append(say("The first line of '{file}' holds only numbers. It is taken as column names; add a line of names if it is data.", file=short(path)))
-    return _parsed(plain, layout, names, separator, skip), notes
+    return _parsed(plain, layout, names, separator, skip, notes), notes
 
 
 # ---- what the rows look like
@@ -77,7 +77,6 @@ class _Layout:
     rows: int = 0
     broken: bool = False
     broken_without_quotes: bool = False
-    blank: bool = False
     quote: str | None = '"'
     sample: list[bytes] = field(default_factory=list)
 
@@ -112,8 +111,7 @@ def _sniffed(text: str, tabs_first: bool) -> str:
 def _header(text: str, separator: str, path: Path, notes: list[Text]) -> tuple[list[str], int]:
     """Column names, and how many lines stand before the first row."""
     reader = csv.reader(io.StringIO(text.replace("\r", " ")), delimiter=separator)
-    names = next(record for record in reader if any(cell.strip() for cell in record))
-    names = [name.strip() for name in names]
+    names = [cell.strip() for cell in next((r for r in reader if any(cell.strip() for cell in r)), [])]
     unnamed = [i for i, name in enumerate(names) if not name]
     if len(unnamed) == len(names):
         raise ReadError("The first line of '{file}' names no column.", file=short(path))
@@ -136,7 +134,8 @@ def _inspect(path: Path, separator: str, columns: int, skip: int) -> _Layout:
     """Count the fields of every record, quotation marks respected. About 0.5 GB a second; memory: a few times CHUNK."""
     out = _Layout()
     sep = ord(separator)
-    inside, carried, carried_raw, tail, before = 0, 0, 0, b"", 10
+    quoted = False
+    inside, carried, carried_raw, tail, edge = 0, 0, 0, b"", b"\n\n"
     sampled = 1000  # records from the first piece; later pieces give fewer
     with path.open("rb") as file:
         for _ in range(skip):
@@ -144,17 +143,17 @@ def _inspect(path: Path, separator: str, columns: int, skip: int) -> _Layout:
         while piece := file.read(CHUNK):
             a = np.frombuffer(piece, dtype=np.uint8)
             ends, seps = a == 10, a == sep
-            quoted = inside or b'"' in piece
+            quoted = quoted or b'"' in piece  # from the first quotation mark on
             if quoted:
                 raw, carried_raw = _counts(ends, seps, carried_raw)
-                blank = (raw == 0) & (columns > 1) & _blank(a, ends, before)
+                blank = (raw == 0) & (columns > 1) & _blank(a, ends, edge)
                 out.broken_without_quotes |= bool(((raw != columns - 1) & ~blank).any())
                 marks = a == 34
                 parity = (np.cumsum(marks, dtype=np.int64) + inside) & 1
                 at = np.flatnonzero(marks)
-                previous = np.where(at > 0, a[at - 1], before)
+                previous = np.where(at > 0, a[at - 1], edge[-1])
                 opens = parity[at] == 1
-                following = np.where(at + 1 < len(a), a[np.minimum(at + 1, len(a) - 1)], 10)
+                following = np.where(at + 1 < len(a), a[np.minimum(at + 1, len(a) - 1)], (file.peek(1)[:1] or b"\n")[0])
                 starts_field = np.isin(previous, (10, sep, 34))
                 ends_field = np.isin(following, (10, 13, sep, 34))
                 out.broken |= bool((np.where(opens, ~starts_field, ~ends_field)).any())
@@ -166,13 +165,10 @@ def _inspect(path: Path, separator: str, columns: int, skip: int) -> _Layout:
             if not quoted:
                 carried_raw = carried_now
             if wrong.any() or not len(counts):
-                empty = _blank(a, ends, before) if len(counts) else np.zeros(0, dtype=bool)
-                out.blank |= bool(empty.any())
+                empty = _blank(a, ends, edge) if len(counts) else np.zeros(0, dtype=bool)
                 out.broken |= bool((wrong & ~empty).any())
                 if not quoted:
                     out.broken_without_quotes |= bool((wrong & ~empty).any())
-            elif columns == 1:
-                out.blank = True
             carried = carried_now
             out.rows += len(counts)
             stops = np.flatnonzero(ends)
@@ -185,12 +181,14 @@ def _inspect(path: Path, separator: str, columns: int, skip: int) -> _Layout:
             elif len(stops) == 1:
                 out.sample.append(tail + piece[: stops[0] + 1])
             tail = piece[stops[-1] + 1:] if len(stops) else tail + piece
-            before = int(a[-1])
+            edge = (edge + piece[-2:])[-2:]
     if tail.strip():  # no newline at the end of the file
         out.rows += 1
         out.broken |= carried != columns - 1 or bool(inside)
         out.broken_without_quotes |= carried_raw != columns - 1 and not tail.endswith(b"\n")
         out.sample.append(tail + b"\n")
+    elif columns > 1 and tail.strip(b"\r"):
+        out.broken = out.broken_without_quotes = True  # blanks after the last line end
     return out
 
 
@@ -205,12 +203,11 @@ def _counts(ends: np.ndarray, seps: np.ndarray, carried: int) -> tuple[np.ndarra
     return counts, len(marks) - 1 - int(stops[-1])
 
 
-def _blank(a: np.ndarray, ends: np.ndarray, before: int) -> np.ndarray:
-    """Which of the records that end here are an empty line."""
-    stops = np.flatnonzero(ends)
-    previous = np.where(stops > 0, a[stops - 1], before)
-    second = np.where(stops > 1, a[stops - 2], before if len(a) > 1 else 10)
-    return (previous == 10) | ((previous == 13) & (second == 10))
+def _blank(a: np.ndarray, ends: np.ndarray, edge: bytes) -> np.ndarray:
+    """Which of the records that end here are an empty line. edge: the two bytes before `a`."""
+    stops = np.flatnonzero(ends) + 2
+    whole = np.concatenate((np.frombuffer(edge, dtype=np.uint8), a))
+    return (whole[stops - 1] == 10) | ((whole[stops - 1] == 13) & (whole[stops - 2] == 10))
 
 
 def _rewritten(plain: Path, folder: Path, path: Path, separator: str, columns: int | None) -> Path:
@@ -250,7 +247,7 @@ def _rewritten(plain: Path, folder: Path, path: Path, separator: str, columns: i
 # ---- polars
 
 
-def _parsed(plain: Path, layout: _Layout, names: list[str], separator: str, skip: int) -> pl.DataFrame:
+def _parsed(plain: Path, layout: _Layout, names: list[str], separator: str, skip: int, notes: list[Text]) -> pl.DataFrame:
     def scan(types: dict[str, type[pl.DataType]], *, lenient: bool = False) -> pl.LazyFrame:
         return pl.scan_csv(plain, has_header=False, schema=types, skip_lines=skip, separator=separator, quote_char=layout.quote,
                            infer_schema=False, glob=False, ignore_errors=lenient)
@@ -274,6 +271,10 @@ def _parsed(plain: Path, layout: _Layout, names: list[str], separator: str, skip
     long = [n for n in names if types[n] == pl.Float64 and float(frame[n].abs().max() or 0) >= EXACT]  # type: ignore[arg-type]
     if long:  # digits would be lost
         frame = frame.with_columns(scan(types | dict.fromkeys(long, pl.String)).select(long).collect(engine="streaming"))
-    if layout.blank:
-        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
-    return frame
+    empty = pl.Series([True])
+    for series in frame:  # mostly the first column settles it
+        empty = empty & ((series.is_null() | (series == "")) if series.dtype == pl.String else series.is_null())
+        if not empty.any():
+            return frame
+    notes.append(say("{n} empty rows are left out.", n=int(empty.sum())))
+    return frame.filter(~empty)

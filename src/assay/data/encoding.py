@@ -120,8 +120,8 @@ def _undecodable(path: Path, encoding: str, copy: Path | None = None) -> tuple[i
                 text = decoder.decode(piece, final=not piece)
             except UnicodeDecodeError as error:
                 whole = held + piece
-                at = min(error.start, len(whole) - 1)
-                return offset - len(held) + at, lines + whole.count(b"\n", 0, at), whole[at]
+                at = max(0, min(error.start, len(whole) - 1))
+                return offset - len(held) + at, lines + whole.count(b"\n", 0, at), whole[at] if whole else 0
             if copy:
                 target.write(text.encode())
             if not piece:

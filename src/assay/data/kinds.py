@@ -8,7 +8,21 @@ from typing import NamedTuple
 import polars as pl
 
 from assay.data.dataset import KINDS, Column, Schema
-from assay.data.values import DAY_FIRST, EXACT, MONTH_FIRST, Parsed, blank_to_null, coded, labels, numbers, times
+from assay.data.values import (
+    DAY_FIRST,
+    EXACT,
+    MONTH_FIRST,
+    Parsed,
+    as_float,
+    blank_to_null,
+    coded,
+    epoch_unit,
+    instants,
+    instants_of,
+    labels,
+    numbers,
+    times,
+)
 from assay.errors import InputError
 from assay.words import Text, say
 
@@ -106,16 +120,14 @@ def _nested(dtype: pl.DataType) -> bool:
 
 def _column(series: pl.Series, want: str | None, notes: list[Text], *, role: bool) -> tuple[pl.Series, Column] | None:
     """The series in its canonical dtype, None if it has no value."""
-    name, dtype = series.name, series.dtype
+    name = series.name
     forced = want if want in KINDS else None
-    if dtype == pl.Null or series.null_count() == len(series):
+    if series.dtype == pl.Null or series.null_count() == len(series):
         return None
-    if dtype.is_decimal() or (dtype.is_integer() and (series.abs().max() or 0) < EXACT):  # type: ignore[operator]
-        series, dtype = series.cast(pl.Float64), pl.Float64()
-    if isinstance(dtype, pl.Duration):
-        series, dtype = series.dt.total_microseconds() / 1e6, pl.Float64()
+    series = as_float(series)
+    dtype = series.dtype
     if dtype.is_float():
-        return _numeric(series.cast(pl.Float64), forced, want, notes, role=role)
+        return _numeric(series, forced, want, notes, role=role)
     if dtype in (pl.Date, pl.Datetime):
         if forced in ("category", "text", "id"):
             return series.cast(pl.String), _named(series.cast(pl.String), forced)
@@ -127,28 +139,6 @@ def _column(series: pl.Series, want: str | None, notes: list[Text], *, role: boo
             return series.cast(pl.Float64), Column(name, "number")
         return labels(series), Column(name, forced if forced in ("text", "id") else "category")
     return _words(series.cast(pl.String), forced, want, notes, role=role)
-
-
-def instants(series: pl.Series) -> pl.Series:
-    """A Date or Datetime column in microseconds, without a time zone (UTC)."""
-    if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
-        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return series.cast(pl.Datetime("us"))
-
-
-def epochs(series: pl.Series) -> pl.Series:
-    """Seconds or milliseconds since 1970 (whichever the size says), or dates such as 20240305, as Datetime."""
-    whole = series.cast(pl.Int64, strict=False)
-    if bool(whole.is_between(16_000_101, 23_001_231).fill_null(True).all()):
-        dates = times_of_digits(whole)
-        if dates.null_count() == series.null_count():
-            return dates
-    scale = 1_000 if (series.abs().max() or 0) > 1e11 else 1_000_000  # type: ignore[operator]
-    return (series * scale).cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
-
-
-def times_of_digits(whole: pl.Series) -> pl.Series:
-    return whole.cast(pl.String).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
 
 
 def _numeric(
@@ -163,7 +153,8 @@ def _numeric(
     if series.null_count() == len(series):
         return None
     if forced == "time":
-        return epochs(series), Column(name, "time", unit="epoch")
+        unit = epoch_unit(series)
+        return instants_of(series, unit), Column(name, "time", unit=unit)
     if forced and forced != "number":
         text = labels(series)
         return text, _named(text, forced)
@@ -173,9 +164,9 @@ def _numeric(
             if kind := _id_by_name(name, present):
                 return labels(series), Column(name, kind)
             if _tokens(name) & _DATE_WORDS and bool(present.is_between(19_000_101, 21_001_231).all()):
-                dates = times_of_digits(series.cast(pl.Int64))
+                dates = instants_of(series, "yyyymmdd")
                 if dates.null_count() == series.null_count():
-                    return dates, Column(name, "time", unit="epoch")
+                    return dates, Column(name, "time", unit="yyyymmdd")
     return series, Column(name, "number")
 
 
@@ -194,15 +185,18 @@ def _words(
     if forced in ("category", "text", "id"):
         series = series if forced == "text" else labels(series)
         return series, _named(series, forced)
-    sample = series.drop_nulls().head(SAMPLE)
+    sample = _spread(series)
     number = numbers(series) if forced == "number" else _whole(series, sample, numbers) if not coded(sample) else None
     if number and number.bad is None and number.values.null_count() < len(series) and (forced or not coded(series)):
+        found = _numeric(number.values, forced, want, notes, role=role)
+        if found and found[1].kind in ("category", "id"):
+            return labels(series), found[1]  # a key: what is written, not what it is worth
         number = numbers(written)  # once more with the blanks, to count them
         if number.markers:
             notes.append(say(
                 "Column '{name}' is read as numbers; {n} cells such as '{example}' count as missing.",
                 name=name, n=number.markers, example=number.example))
-        return _numeric(number.values, forced, want, notes, role=role)
+        return found
     if forced == "number":
         raise _refused(number, series, "number")
     time = times(series) if want in ("time", "role") else _whole(series, sample, times)
@@ -224,6 +218,12 @@ def _words(
         kind = "category"
     series = series if kind == "text" else labels(series)
     return series, _named(series, kind)
+
+
+def _spread(series: pl.Series) -> pl.Series:
+    """Some 2,000 cells that are not empty, from the whole length: the head of a sorted file is not like the rest."""
+    present = series.drop_nulls()
+    return present.gather_every(max(1, len(present) // SAMPLE)) if len(present) else present
 
 
 def _whole(series: pl.Series, sample: pl.Series, parse: object) -> Parsed | None:
@@ -250,7 +250,7 @@ def cut(value: object) -> str:
 def _named(series: pl.Series, kind: str) -> Column:
     if kind != "text":
         return Column(series.name, kind)
-    return Column(series.name, kind, language=language(series.drop_nulls().head(SAMPLE).to_list()))
+    return Column(series.name, kind, language=language(_spread(series).to_list()))
 
 
 def _kind_of_words(name: str, series: pl.Series, sample: pl.Series) -> str:
@@ -312,18 +312,23 @@ def _target(series: pl.Series, target_as: str | None, notes: list[Text]) -> tupl
         raise InputError("The target '{name}' holds {dtype}, which cannot be an answer.", name=name, dtype=str(series.dtype))
     if series.dtype.is_decimal():
         series = series.cast(pl.Float64)
+    if isinstance(series.dtype, pl.Duration):
+        series = series.dt.total_microseconds() / 1e6
+    if series.dtype == pl.UInt64 and (series.max() or 0) >= 2**63:  # type: ignore[operator]
+        series = series.cast(pl.String)
     if not series.dtype.is_numeric() and series.dtype != pl.Boolean:
         series = blank_to_null(series.cast(pl.String).str.strip_chars())
         if target_as == "amount" or not coded(series):
             parsed = numbers(series)
-            if parsed.bad is None and parsed.values.null_count() < len(series):
+            if parsed.bad is None and (target_as == "amount" or parsed.values.null_count() < len(series)):
                 series = parsed.values
             elif target_as == "amount":
                 raise _refused(parsed, series, "number")
+    if series.dtype.is_float():
+        series = series.cast(pl.Float64).fill_nan(None)
     if series.null_count() == len(series):
         raise InputError("The target '{name}' has no values at all.", name=name)
     if series.dtype.is_float():
-        series = series.cast(pl.Float64).fill_nan(None)
         if endless := int(series.is_infinite().sum()):
             notes.append(say("The target '{name}' holds {n} infinite numbers.", name=name, n=endless))
         elif target_as != "amount" and whole_numbers(series.drop_nulls()) and (series.abs().max() or 0) < EXACT:  # type: ignore[operator]
@@ -331,7 +336,7 @@ def _target(series: pl.Series, target_as: str | None, notes: list[Text]) -> tupl
     if target_as == "amount":
         return series.cast(pl.Float64), Column(name, "number")
     if series.dtype.is_integer():
-        series = series.cast(pl.Int64, strict=False) if series.dtype != pl.Int64 else series
+        series = series.cast(pl.Int64)
     if target_as == "label":
         series = labels(series) if series.dtype == pl.Float64 else series
         return series, Column(name, "category")
@@ -339,5 +344,5 @@ def _target(series: pl.Series, target_as: str | None, notes: list[Text]) -> tupl
         return series, Column(name, "number")
     if series.dtype == pl.Boolean:
         return series, Column(name, "category")
-    kind = _kind_of_words(name, series, series.drop_nulls().head(SAMPLE))
+    kind = _kind_of_words(name, series, _spread(series))
     return series, _named(series, kind)

@@ -126,8 +126,8 @@ def _parquet(path: Path) -> pl.DataFrame:
         raise ReadError("'{file}' is a parquet file that is cut off: its end is missing. Copy or download it again.", file=short(path))
     try:
         return pl.read_parquet(path, glob=False)
-    except Exception as error:
-        raise ReadError("'{file}' is a damaged parquet file: {error}.", file=short(path), error=str(error).splitlines()[0][:200]) from None
+    except (Exception, pl.exceptions.PanicException) as error:
+        raise ReadError("'{file}' is a damaged parquet file: {error}.", file=short(path), error=(str(error).splitlines() or [""])[0][:200]) from None
 
 
 def _json_lines(plain: Path, path: Path) -> pl.DataFrame:

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from assay.data.dataset import KINDS, Column, Dataset, Schema
-from assay.data.kinds import cut, epochs, infer, instants
+from assay.data.kinds import cut, infer
 from assay.data.load import load, nearest
-from assay.data.values import Parsed, blank_to_null, label, labels, numbers, times
+from assay.data.values import Parsed, as_float, blank_to_null, epoch_unit, instants, instants_of, label, labels, numbers, times
 from assay.errors import InputError
 from assay.words import Text
 
@@ -109,13 +109,14 @@ def _missing(absent: list[str], spare: list[str]) -> InputError:
     return InputError("The rows lack columns the model was trained with: {absent}.", absent=absent)
 
 
+_COUNTED = ("yyyymmdd", "epoch_s", "epoch_ms")
 _PLAIN = (str, int, float, bool, datetime.date, decimal.Decimal)
 
 
 def _cells(column: Column, cells: list[Any]) -> pl.Series:
     """Python values as one series of this column."""
     name = column.name
-    cells = [c.item() if hasattr(c, "item") and not isinstance(c, _PLAIN) else c for c in cells]
+    cells = [c if isinstance(c, str | int | float) or c is None else _plain(c) for c in cells]
     types = {type(c) for c in cells if c is not None}
     if types == {str} and column.kind in ("category", "id"):
         return pl.Series(name, [None if c is None else label(c) for c in cells], dtype=pl.String)
@@ -133,6 +134,20 @@ def _cells(column: Column, cells: list[Any]) -> pl.Series:
     return _as(column, series)
 
 
+def _plain(cell: Any) -> Any:
+    """numpy scalars as Python values, instants in UTC without a zone."""
+    if hasattr(cell, "item") and not isinstance(cell, _PLAIN):
+        cell = cell.item()
+    if isinstance(cell, decimal.Decimal):
+        return float(cell) if cell.is_finite() else None
+    if isinstance(cell, datetime.datetime) and cell.tzinfo:
+        try:
+            cell = cell.astimezone(datetime.UTC).replace(tzinfo=None)
+        except OverflowError:  # within a day of year 1 or 9999
+            cell = cell.replace(tzinfo=None)
+    return cell
+
+
 def _finite(number: float) -> bool:
     try:
         return math.isfinite(number)
@@ -141,26 +156,25 @@ def _finite(number: float) -> bool:
 
 
 def _as(column: Column, cells: pl.Series) -> pl.Series:
+    cells = as_float(cells)
     dtype = cells.dtype
     if column.kind in ("category", "id"):
         return labels(cells)
     if column.kind == "text":
-        return blank_to_null(cells.cast(pl.String))
+        return blank_to_null(cells) if dtype == pl.String else labels(cells)
     if column.kind == "number":
         if dtype.is_numeric() or dtype == pl.Boolean:
             values = cells.cast(pl.Float64)
-        elif isinstance(dtype, pl.Duration):
-            values = cells.dt.total_microseconds() / 1e6
         else:
             values = _read_all(numbers(cells.cast(pl.String)), cells, "a number")
         return values.set(~values.is_finite().fill_null(True), None)
     if dtype in (pl.Date, pl.Datetime):
         return instants(cells)
     if dtype.is_numeric():
-        return epochs(cells.cast(pl.Float64))
+        return instants_of(cells, column.unit if column.unit in _COUNTED else epoch_unit(cells))
     text = cells.cast(pl.String)
-    if column.unit == "epoch":
-        return epochs(_read_all(numbers(text), cells, "a time"))
+    if column.unit in _COUNTED:
+        return instants_of(_read_all(numbers(text), cells, "a time"), column.unit)
     return _read_all(times(text, column.unit), cells, "a time")
 
 

@@ -85,6 +85,15 @@ def times(column: pl.Series, order: str | None = None) -> Parsed:
     return Parsed(judged.values, judged.bad, judged.markers, judged.example, chosen or None, unsure)
 
 
+def as_float(column: pl.Series) -> pl.Series:
+    """Decimals, whole numbers that Float64 holds exactly, and durations (in seconds) as Float64; else the column as it is."""
+    dtype = column.dtype
+    if isinstance(dtype, pl.Duration):
+        return column.dt.total_microseconds() / 1e6
+    small = dtype.is_integer() and (column.min() or 0) > -EXACT and (column.max() or 0) < EXACT  # type: ignore[operator]
+    return column.cast(pl.Float64) if small or dtype.is_decimal() or dtype.is_float() else column
+
+
 def labels(column: pl.Series) -> pl.Series:
     """Any column as labels: blanks around them removed, 'True' is 'true', '2.0' is '2' (a whole number that met a gap)."""
     if column.dtype == pl.Boolean:
@@ -113,6 +122,29 @@ def label(cell: str) -> str | None:
 def blank_to_null(column: pl.Series) -> pl.Series:
     blank = column.str.strip_chars() == ""
     return column.set(blank, None) if bool(blank.any()) else column
+
+
+def instants(series: pl.Series) -> pl.Series:
+    """A Date or Datetime column in microseconds, without a time zone (UTC)."""
+    if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return series.cast(pl.Datetime("us"))
+
+
+def epoch_unit(series: pl.Series) -> str:
+    """What numbers count time in, by their size: 'yyyymmdd', 'epoch_ms' or 'epoch_s'. Kept in `Column.unit`."""
+    whole = series.cast(pl.Int64, strict=False)
+    dated = bool(whole.is_between(16_000_101, 23_001_231).fill_null(True).all())
+    if dated and instants_of(whole, "yyyymmdd").null_count() == series.null_count():
+        return "yyyymmdd"
+    return "epoch_ms" if bool((series.abs() > 1e11).any()) else "epoch_s"
+
+
+def instants_of(series: pl.Series, unit: str) -> pl.Series:
+    """Numbers as Datetime, in the unit that `epoch_unit` gave."""
+    if unit == "yyyymmdd":
+        return series.cast(pl.Int64, strict=False).cast(pl.String).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
+    return (series * (1_000 if unit == "epoch_ms" else 1_000_000)).cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
 
 
 def _judged(column: pl.Series, text: pl.Series, values: pl.Series, words: tuple[str, ...]) -> Parsed:
