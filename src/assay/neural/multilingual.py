@@ -16,6 +16,8 @@ the log loss of 2,397 delivery reviews fell from 0.296 to 0.271, that of 4,000 n
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ SENTENCE = 512  # the first columns: the published vector
 _CHUNKS = 17
 _UNKNOWN, _START, _END = 0, 1, 2
 _MOST_TOKENS = 512
+_WEIGHTS_SHA256 = "32fd1edb0f4a6d00bce59f5f8344082b0987a34f4e91f48274dc9b98d084741d"  # of all arrays, whatever file holds them
 # What the model's normaliser turns into a space. Done before it, because `tokenizers` hands it whole graphemes, and a
 # space with a combining mark on it would be missed.
 _SPACES = "[\t\n\r\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]"
@@ -53,13 +56,16 @@ class MultilingualEncoder(Encoder):
 
     def __init__(self, folder: Path, threads: int = 2) -> None:
         super().__init__(folder, threads)
+        arrays = self._arrays()
+        digest = hashlib.sha256()
+        for key in sorted(arrays):
+            digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}\n".encode())
+            digest.update(np.ascontiguousarray(arrays[key]).data)
+        self.hold("weights", digest.hexdigest(), _WEIGHTS_SHA256)
+        self.digest = digest.hexdigest()[:16]
         self._tokenizer = tokenizer(folder / "sp.model")
-        with np.load(folder / "weights.npz", allow_pickle=False) as saved:
-            self._weights = {key: saved[key] for key in saved.files if not key.startswith("q")}
-            rows = saved["q1"].shape[0]
-            self._table = np.empty((_CHUNKS * rows, SENTENCE), dtype=np.uint8)
-            for chunk in range(_CHUNKS):  # piece i lies in chunk i % 17
-                self._table[chunk::_CHUNKS] = saved[f"q{chunk + 1}"]
+        self._table = arrays.pop("table")
+        self._weights = arrays
         self._graph = graph(self._weights)
         self._session: Any = None
 
@@ -69,7 +75,34 @@ class MultilingualEncoder(Encoder):
         return cls(folder / "resources", threads) if folder else None
 
     def files(self) -> dict[str, Path]:
-        return {name: self.folder / name for name in self.pins}
+        weights = "weights.safetensors" if (self.folder / "weights.safetensors").is_file() else "weights.npz"
+        return {name: self.folder / name for name in ("sp.model", weights)}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The weights, and `table` uint8 (128010, 512): from the npz of the package or the safetensors of a bundle."""
+        if "weights.safetensors" in self.files():
+            from safetensors import SafetensorError, safe_open
+
+            try:
+                with safe_open(self.folder / "weights.safetensors", framework="numpy") as saved:
+                    return {key: saved.get_tensor(key) for key in saved.keys()}
+            except SafetensorError:
+                self.hold("weights.safetensors", "unreadable", _WEIGHTS_SHA256)
+        with np.load(self.folder / "weights.npz", allow_pickle=False) as saved:
+            arrays = {key: np.atleast_1d(saved[key]) for key in saved.files if not key.startswith("q") and key != "bits"}
+            rows = saved["q1"].shape[0]
+            arrays["table"] = np.empty((_CHUNKS * rows, SENTENCE), dtype=np.uint8)
+            for chunk in range(_CHUNKS):  # piece i lies in chunk i % 17
+                arrays["table"][chunk::_CHUNKS] = saved[f"q{chunk + 1}"]
+        return arrays
+
+    def copy_to(self, folder: Path) -> None:
+        """sp.model and weights.safetensors: an npz could hold a pickle, so a bundle takes none."""
+        from safetensors.numpy import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.folder / "sp.model", folder / "sp.model")
+        save_file({key: np.ascontiguousarray(array) for key, array in self._arrays().items()}, folder / "weights.safetensors")
 
     def reopen(self) -> None:
         self._session = None
@@ -142,7 +175,7 @@ def graph(weights: dict[str, np.ndarray]) -> bytes:
     window = g.input("window", "int64", ("t", 5))
     pool = g.input("pool", "float32", ("n", "t"))
     root = g.input("root", "float32", ("n", 1))
-    eps = float(weights["eps"])
+    eps = float(weights["eps"][0])
     zeros = g.weight(np.zeros((1, _WIDTH), dtype=np.float32))
     one = g.weight(np.array([1], dtype=np.int64))
 
