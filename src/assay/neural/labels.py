@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-SMOOTHING = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+SMOOTHING = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
 TEMPERATURES = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 UNLEARNT: dict[str, Any] = {"name": "none", "bias": None, "temperature": 1.0, "smoothing": 0.1}
 _LEAST = 1e-6
