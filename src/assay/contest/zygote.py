@@ -30,7 +30,8 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = b""
     while True:
-        ready: list[Any] = select.select([line, wake_read], [], [])[0]
+        watched: list[Any] = [line, wake_read]
+        ready = select.select(watched, [], [])[0]
         if wake_read in ready:
             os.read(wake_read, 4096)
             _reap(line, children)

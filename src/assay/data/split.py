@@ -105,7 +105,7 @@ def save(parts: list[Split], path: Path) -> None:
     for i, part in enumerate(parts):
         arrays |= {f"{i}.train": part.train, f"{i}.test": part.test, f"{i}.clusters": part.clusters}
     with path.open("wb") as sink:
-        np.savez(sink, names=np.array([p.name for p in parts]), **arrays)
+        np.savez(sink, names=np.array([p.name for p in parts]), **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> list[Split]:
