@@ -87,7 +87,7 @@ def loss_bar(row: dict[str, Any], ends: tuple[float, float], title: str) -> str:
 def front(rows: Sequence[dict[str, Any]], on_front: Sequence[str], words: dict[str, str]) -> str:
     """Loss with interval against one row's latency, and the line of those that nobody beats on both."""
     placed = [(max(r["cost"]["single_row_ms"], 1e-4), r) for r in rows]
-    x = Axis(*around([ms for ms, _ in placed], log=True), 62, 500, log=True)
+    x = Axis(*around([ms for ms, _ in placed], log=True), 72, 504, log=True)
     y = Axis(*around([v for r in rows for v in (r["low"], r["high"], r["loss"])]), 330, 16)
     parts = _frame(x, y, words, [wording.duration(t / 1000) for t in x.ticks(5)])
     line = sorted((ms, r["loss"]) for ms, r in placed if r["candidate"] in on_front)
@@ -97,12 +97,12 @@ def front(rows: Sequence[dict[str, Any]], on_front: Sequence[str], words: dict[s
     for ms, r in placed:
         if r["low"] is not None and r["high"] is not None:
             parts.append(_line(x(ms), y(r["low"]), x(ms), y(r["high"]), "whisker"))
-    taken: list[tuple[float, float, float]] = []
+    taken = [(y(r["loss"]) + 5, x(ms) - 8, x(ms) + 8) for ms, r in placed]  # names keep off the signs too
     for ms, r in sorted(placed, key=lambda p: (p[1]["candidate"] not in on_front, p[0])):
-        name = _shortened(r["candidate"], 18)
+        name = shortened(r["candidate"], 18)
         tip = f"{wording.clean(r['candidate'])}: {wording.number(r['loss'])}, {wording.duration(ms / 1000)}"
         parts.append(f'<g class="{_rung(r)}">{_mark(r, x(ms), y(r["loss"]), 7)}<title>{escape(tip)}</title></g>')
-        at, turn = _free(x(ms), y(r["loss"]), _width(name), taken, 500, (16, 330))
+        at, turn = _free(x(ms), y(r["loss"]), _width(name), taken, 504, (16, 330))
         parts.append(_text(at[0], at[1], name, f"name {turn}"))
     return _svg(520, 390, parts, words["title"])
 
@@ -111,7 +111,7 @@ def calibration(series: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]
     """Stated confidence against the share that was right, for one or two candidates: on the diagonal, words can be trusted."""
     lowest = min((b[k] for _, bins in series for b in bins for k in ("confidence", "right")), default=0.0)
     start = math.floor(max(0.0, lowest - 0.02) * 10) / 10
-    x, y = Axis(start, 1.0, 62, 400), Axis(start, 1.0, 330, 16)
+    x, y = Axis(start, 1.0, 76, 404), Axis(start, 1.0, 330, 16)
     parts = _frame(x, y, words, [_percent(t) for t in x.ticks(5)], [_percent(t) for t in y.ticks(5)])
     parts.append(_line(x(start), y(start), x(1), y(1), "zero"))
     for row, bins in series:
@@ -129,7 +129,7 @@ def answers(row: dict[str, Any], residuals: dict[str, Any], words: dict[str, str
     """Truth against answer, each answer with its interval."""
     truth, answer = residuals["truth"], residuals["answer"]
     ends = around([v for v in (*truth, *answer) if v is not None], pad=0.04)
-    x, y = Axis(*ends, 72, 400), Axis(*ends, 330, 16)
+    x, y = Axis(*ends, 80, 404), Axis(*ends, 330, 16)
     parts = [*_frame(x, y, words), _line(x(ends[0]), y(ends[0]), x(ends[1]), y(ends[1]), "zero"), f'<g class="{_rung(row)} cloud">']
     for t, a, low, high in zip(truth, answer, residuals["low"], residuals["high"], strict=True):
         if t is None or a is None:
@@ -144,7 +144,7 @@ def answers(row: dict[str, Any], residuals: dict[str, Any], words: dict[str, str
 def losses(row: dict[str, Any], curve: Sequence[Sequence[float | None]], words: dict[str, str]) -> str:
     """How the loss of a network fell while it learnt: train and held-out."""
     kept = _thinned(curve, 240)
-    x = Axis(*around([p[0] for p in kept], pad=0.01), 58, 306)
+    x = Axis(*around([p[0] for p in kept], pad=0.01), 66, 306)
     y = Axis(*around([v for p in kept for v in p[1:3]]), 170, 12)
     parts = [*_frame(x, y, words, most=4), f'<g class="{_rung(row)}">']
     for column, kind in ((1, "curve dashed"), (2, "curve")):
@@ -194,7 +194,7 @@ def _free(x: float, y: float, width: float, taken: list[tuple[float, float, floa
         for turn in ("", "end"):
             left = x + 12 if not turn else x - 12 - width
             row = y + 5 + shift
-            if left < 64 or left + width > right + 18 or not ends[0] <= row <= ends[1]:
+            if left < 74 or left + width > right + 18 or not ends[0] <= row <= ends[1]:
                 continue
             if all(abs(row - other) > 15 or left > stop + 4 or left + width < start - 4 for other, start, stop in taken):
                 taken.append((row, left, left + width))
@@ -211,9 +211,14 @@ def _width(name: str) -> float:
     return sum(13.5 if ord(c) > 0x2E80 else 7.4 for c in name)
 
 
-def _shortened(name: str, most: int) -> str:
-    name = wording.clean(name)
-    return name if len(name) <= most else name[: most - 1] + "…"
+def shortened(name: str, most: int) -> str:
+    """A name of at most `most` columns (a Chinese character takes two), the rest as an ellipsis."""
+    name, taken = wording.clean(name), 0
+    for at, letter in enumerate(name):
+        taken += 2 if ord(letter) > 0x2E80 else 1
+        if taken > most:
+            return name[:at].rstrip() + "…"
+    return name
 
 
 def _percent(share: float) -> str:

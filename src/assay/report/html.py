@@ -58,7 +58,8 @@ def view(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> dic
     """What the template shows: verdict.json's numbers as texts, its curves as pictures."""
     done = [row for row in verdict["scoreboard"] if row["status"] == "done"]
     by_name = {row["candidate"]: row for row in done}
-    pair = [by_name[n] for n in dict.fromkeys((verdict["winner"], verdict["large"] or _best_large(done))) if n in by_name]
+    shown = dict.fromkeys((verdict["winner"], verdict["large"] or _best_large(done), verdict["small"]))
+    pair = [by_name[n] for n in shown if n in by_name][:2]  # the winner, and the other side of the question
     kinds = wording.SHOWN.get(verdict["task"], ())
     unit = say(wording.loss_unit(verdict))
     return {
@@ -95,8 +96,9 @@ def _effect(verdict: dict[str, Any], rows: dict[str, Any], unit: str, say: Say, 
     confidence = (verdict["effect"] or {}).get("confidence") or verdict["case"].get("confidence", 0.95)
     title = say("Net gain of {one} over {other}: {gain}, interval {ends}", one=one, other=other,
                    gain=wording.number(value["gain"], sign=True), ends=wording.interval(value["low"], value["high"], sign=True))
-    words = {"title": title, "loses": say("{name} is better", name=other), "pays": say("{name} pays", name=one),
-             "unit": say("net gain of {one} over {other} ({unit})", one=one, other=other, unit=unit)}
+    left, right = (charts.shortened(name, 14) for name in (other, one))
+    words = {"title": title, "loses": say("{name} is better", name=left), "pays": say("{name} pays", name=right),
+             "unit": say("net gain of {one} over {other}, {unit}", one=right, other=left, unit=unit)}
     return {"svg": markup(charts.effect(value, words)), "value": value, "one": one, "other": other, "percent": f"{confidence * 100:g}",
             "title": title, "p": wording.p_value(value.get("p")), "pair": [rows.get(n) for n in against]}
 

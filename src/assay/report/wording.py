@@ -78,13 +78,15 @@ def metric(name: str, entry: dict[str, Any] | None) -> tuple[str, str]:
         return DASH, ""
     low, high = entry.get("low"), entry.get("high")
     least, most = _BOUNDS.get(name, (0.0 if name in _POSITIVE else -float("inf"), float("inf")))
-    if least >= -1 and most <= 2:  # shares and correlations: three decimals, so that a column of them can be compared
-        shown = f"{entry['value']:.3f}".replace("-", "−")
-        ends = "" if low is None or high is None else f"{max(low, least):.3f} … {min(high, most):.3f}".replace("-", "−")
-        return shown, ends
+    if most <= 2:  # shares and correlations: three decimals, so that a column of them can be compared
+        return _decimals(entry["value"]), "" if low is None or high is None else f"{_decimals(max(low, least))} … {_decimals(min(high, most))}"
     if low is None or high is None:
         return number(entry["value"], digits=3), ""
     return number(entry["value"], digits=3), interval(max(low, least), min(high, most))
+
+
+def _decimals(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:
