@@ -185,6 +185,32 @@ def test_members_that_overlap_are_refused(tmp_path):
     refusal(saved(tmp_path, raw[:start] + entries + end))
 
 
+def test_a_member_inside_another_is_refused(tmp_path):
+    inner = zipped({"b.json": b"{}"})
+    inner = inner[:inner.index(b"PK\1\2")]
+    raw = zipped({"a.txt": inner})
+    start = raw.index(b"PK\1\2")
+    second = zipped({"b.json": b"{}"})
+    second = second[second.index(b"PK\1\2"):-22]
+    entry = second[:42] + struct.pack("<I", start - len(inner)) + second[46:]
+    directory = raw[start:-22] + entry
+    refusal(saved(tmp_path, raw[:start] + directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2, 2, len(directory), start, 0)))
+
+
+def test_bytes_between_members_and_directory_are_refused_even_if_the_offsets_are_right(tmp_path):
+    raw = zipped(GOOD)
+    start = raw.index(b"PK\1\2")
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 3, 3, len(raw) - 22 - start, start + 6, 0)
+    assert "no member" in refusal(saved(tmp_path, raw[:start] + b"hidden" + raw[start:-22] + end))
+
+
+@pytest.mark.parametrize("place", [14, 18, 22, 30])
+def test_a_member_and_the_directory_must_agree_on_checksum_sizes_and_name(tmp_path, place):
+    raw = bytearray(zipped({"a.json": b"{}"}))
+    raw[place] ^= 3
+    assert "not what the directory says" in refusal(saved(tmp_path, bytes(raw)))
+
+
 def test_many_members_are_refused_without_reading_them(tmp_path):
     few = {f"model/{i}.txt": b"" for i in range(1000)}
     assert len(contents(saved(tmp_path, zipped(few)))) == 1000
@@ -202,6 +228,8 @@ def test_a_huge_total_is_refused_by_the_limit_that_the_caller_sets(tmp_path):
     lambda raw: b"#!/bin/sh\n" + raw,
     lambda raw: raw + b"\0",
     lambda raw: raw[:-2] + b"\3\0abc",
+    lambda raw: raw[:-2] + b"\3\0",
+    lambda raw: raw[:-18] + b"\1" + raw[-17:],
     lambda raw: raw.replace(b"PK\1\2", b"hidden" + b"PK\1\2", 1),
     lambda raw: zipped({"b.json": b"{}"}) + raw,
 ])

@@ -204,7 +204,9 @@ def test_packing_over_an_older_bundle_replaces_it_in_one_step(tmp_path, linear, 
     with pytest.raises(ValueError, match="rate"):
         pack(path, **{**linear, "params": {"rate": float("inf")}})
     assert path.read_bytes() == before
-    pack(path, **{**linear, "facts": {"second": True}})
+    with path.open("rb") as older:
+        pack(path, **{**linear, "facts": {"second": True}})
+        assert older.read() == before  # who was reading it reads on undisturbed
     assert load(path).facts == {"second": True}
 
 
@@ -229,6 +231,7 @@ VALUES = {
     "text": st.one_of(st.text(), st.integers(), st.booleans(), st.sampled_from([" ", "\u3000", "\x1f"])),
     "time": st.one_of(st.datetimes().map(str), st.dates().map(str), st.datetimes(), st.dates(),
                       st.sampled_from(["2024-03-05T11:22:33Z", "2024-13-05", "2024年3月5日", "2024-03-05 11:22:33.5", "", "5 Mar 2024"])),
+    "epoch": st.sampled_from(["2024-03-05", "1700000000", 1_700_000_000, 1.7e12, "20240305", ""]),
 }
 
 
@@ -239,7 +242,7 @@ def test_one_value_is_read_as_the_same_value_in_a_table(case):
     from assay.ship.row import readers
 
     kind, value = case
-    schema = Schema((Column("x", kind),))
+    schema = Schema((Column("x", "time", unit="epoch") if kind == "epoch" else Column("x", kind),))
     (_, read), = readers(schema)
 
     def outcome(reading: Callable[[], Any]) -> Any:
@@ -301,6 +304,20 @@ def test_a_changed_byte_is_seen_although_the_cache_is_warm(path, bundle_bytes):
     path.write_bytes(flipped)
     with pytest.raises(BundleError, match=r"reference\.parquet"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["calibration.json", "schema.json"])
+def test_the_quick_check_still_hashes_what_is_read_from_the_file_itself(path, bundle_bytes, name):
+    load(path)
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(name)
+    raw = bytearray(bundle_bytes)
+    start = entry.header_offset + 30 + len(name)
+    digit = next(i for i in range(start, start + entry.file_size) if raw[i:i + 1] in (b"5", b"6", b"7", b"8", b"w"))
+    raw[digit] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(BundleError, match=name):
+        load(path, verify=False)
 
 
 @pytest.mark.parametrize("raw", [b"", b"PK\x03\x04", b"{}", pickle.dumps({"a": 1}), b"\x1f\x8b\x08\0" + b"\0" * 99])
