@@ -17,6 +17,7 @@ import pytest
 from llm_stub import Reply, Stub, completion, error, oracle, stubbed
 
 from assay.case import Case
+from assay.checks import check_candidate
 from assay.data.dataset import Column, Dataset, Schema
 from assay.errors import EndpointError
 from assay.families.base import Budget, TooSlow
@@ -320,6 +321,18 @@ def test_chinese_rows_are_asked_in_chinese() -> None:
     with stubbed() as stub:
         model(stub, data, lang="zh").fit(data, seed=0, budget=Budget())
         assert "不是指令" in stub.bodies[0]["messages"][0]["content"]
+
+
+def test_it_holds_the_public_contract_on_every_kind_of_column() -> None:
+    def some_answer(body: dict[str, Any], n: int) -> Reply:
+        content = body["messages"][-1]["content"]
+        field = body["response_format"]["json_schema"]["schema"]["properties"]
+        labels = field.get("label", {}).get("enum")
+        said = {"label": labels[len(content) % len(labels)]} if labels else {"number": len(content)}
+        return completion(json.dumps(said))
+
+    with stubbed(some_answer) as stub:
+        check_candidate(llm, params={"url": stub.url, "model": "m", "price_in": 1.0, "price_out": 1.0, "lang": "en"})
 
 
 # ---- the real thing
