@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 STYLES = {"worth_it": "bold green", "not_worth_it": "bold red", "unknown": "bold yellow", "nothing_beats_naive": "bold"}
 WIDEST = 100
 _BAR = 24
+_WIDE = "\u2e80-\u9fff\uf900-\uffef"
+_CLOSING = "，。、；：！？）》】”’"
+_UNITS = re.compile(rf"[（《【“‘]*(?:[{_WIDE}“”]|[^\s{_WIDE}“”]+)[{_CLOSING}]*\s*|\s+")
 
 
 class LiveTable:
@@ -98,11 +102,11 @@ class LiveTable:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, caption=self._clock(), caption_justify="left")
-        for head, justify in ((say("candidate"), "left"), (say("rung"), "left"), (say("validation"), "right"), (say("test"), "right"),
-                              (say("time"), "right"), (say("state"), "left")):
-            table.add_column(head.to(self.lang), justify=justify, no_wrap=True, overflow="ellipsis",  # type: ignore[arg-type]
-                             max_width=22 if justify == "left" and head.template == "candidate" else None)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=self._clock(), caption_justify="left")
+        for head, justify, least in ((say("candidate"), "left", 9), (say("rung"), "left", 11), (say("validation"), "right", 10),
+                                     (say("test"), "right", 8), (say("time"), "right", 6), (say("state"), "left", 8)):
+            table.add_column(head.to(self.lang), justify=justify, no_wrap=True, overflow="ellipsis", min_width=least,  # type: ignore[arg-type]
+                             max_width=22 if head.template == "candidate" else None)
         names = list(self.trials)
         if self.running is not None and self.running.candidate not in names:
             names.append(self.running.candidate)
@@ -188,30 +192,50 @@ def verdict_lines(verdict: dict[str, Any], lang: str, *, width: int = WIDEST, re
 
 
 def _print_all(out: Console, verdict: dict[str, Any], lang: str, report: Path | None) -> None:
-    from rich.padding import Padding
     from rich.text import Text as Styled
+
+    def tell(text: str, style: str = "", indent: str = "") -> None:
+        for line in folded(wording.clean(text), out.width - len(indent)):
+            out.print(Styled(indent + line, style=style), soft_wrap=True)
 
     out.print(_scoreboard(verdict, lang, out.width))
     for row in verdict["scoreboard"]:
         kind = row["status"] if row["status"] != "done" else "removed" if row.get("removed") else ""
         if kind:
             why = wording.text_of(row["removed"] if kind == "removed" else row["reason"], lang)
-            line = say("{name}: {status}: {reason}", name=wording.clean(row["candidate"]), status=wording.STATUSES[kind], reason=wording.clean(why))
-            out.print(Padding(Styled(line.to(lang), style="dim"), (0, 0, 0, 2)))
+            tell(say("{name}: {status}: {reason}", name=row["candidate"], status=wording.STATUSES[kind], reason=why).to(lang), "dim", "  ")
     out.print()
-    out.print(Styled(wording.OUTCOMES[verdict["outcome"]].to(lang), style=STYLES[verdict["outcome"]]))
-    out.print(Styled(wording.clean(wording.text_of(verdict["sentence"], lang))))
+    tell(wording.OUTCOMES[verdict["outcome"]].to(lang), STYLES[verdict["outcome"]])
+    tell(wording.text_of(verdict["sentence"], lang))
     for note in verdict["notes"]:
-        out.print(Styled("· " + wording.clean(wording.text_of(note, lang)), style="dim"))
+        tell("· " + wording.text_of(note, lang), "dim")
     if verdict["cheapest"] != verdict["winner"]:
-        out.print(Styled(say("Cheapest that is good enough: {name}.", name=wording.clean(verdict["cheapest"])).to(lang)))
+        tell(say("Cheapest that is good enough: {name}.", name=verdict["cheapest"]).to(lang))
     if report is not None:
         out.print(Styled(say("Report: {path}", path=str(report)).to(lang)), soft_wrap=True)
     out.print(Styled(say("Next: {step}", step=wording.clean(wording.text_of(verdict["next"], lang))).to(lang), style="bold"), soft_wrap=True)
 
 
+def folded(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns. Chinese may break after every character, but no line begins with its punctuation."""
+    from rich.cells import cell_len
+
+    lines, line = [], ""
+    for unit in _UNITS.findall(text):
+        if line and cell_len(line + unit.rstrip()) > width:
+            lines.append(line.rstrip())
+            line = unit.lstrip()
+        else:
+            line += unit
+        while cell_len(line) > width:  # one word longer than the line
+            cut = next(i for i in range(len(line), 0, -1) if cell_len(line[:i]) <= width)
+            lines.append(line[:cut])
+            line = line[cut:]
+    return [*lines, line.rstrip()] if line.strip() or not lines else lines
+
+
 def _scoreboard(verdict: dict[str, Any], lang: str, width: int) -> Table:
-    """Best first. At 80 columns rung, p and fit time give way, so that names and losses stay whole."""
+    """Best first. At 80 columns rung and p give way, so that names and losses stay whole."""
     from rich import box
     from rich.table import Table
     from rich.text import Text as Styled
@@ -221,11 +245,11 @@ def _scoreboard(verdict: dict[str, Any], lang: str, width: int) -> Table:
     metric = (wording.SHOWN.get(verdict["task"]) or ("",))[0]
     heads = [(say("candidate"), True), (say("rung"), wide), (wording.loss_unit(verdict), True), (say("interval"), True),
              (say("over naive"), True), (wording.METRICS.get(metric, say("loss")), bool(metric)), (say("p (Holm)"), wide),
-             (say("one row"), True), (say("fit (CPU)"), wide)]
+             (say("one row"), True)]
     for at, (head, shown) in enumerate(heads):
         if shown:
             table.add_column(head.to(lang), justify="left" if at in (0, 1, 3) else "right", no_wrap=True, overflow="ellipsis",
-                             min_width=9 if at == 0 else None, max_width=(24 if wide else 20) if at == 0 else None)
+                             min_width=9 if at == 0 else None, max_width=20 if at == 0 else None)
     done = [row for row in verdict["scoreboard"] if row["status"] == "done"]
     for row in sorted(done, key=lambda r: r["loss"]):
         gain, against = row.get("gain_over_naive"), row.get("against_winner")
@@ -233,8 +257,7 @@ def _scoreboard(verdict: dict[str, Any], lang: str, width: int) -> Table:
         sign = "★ " if name == verdict["winner"] else "× " if row.get("removed") else "  "
         cells = [sign + name, wording.SHORT[row["rung"]].to(lang), wording.number(row["loss"]), wording.interval(row["low"], row["high"]),
                  wording.number(gain["gain"], digits=3, sign=True) if gain else wording.DASH, wording.metric(metric, row["metrics"].get(metric))[0],
-                 wording.p_value(against["p_holm"]) if against else wording.DASH, wording.duration(row["cost"]["single_row_ms"] / 1000),
-                 wording.duration(row["cost"]["fit_s"])]
+                 wording.p_value(against["p_holm"]) if against else wording.DASH, wording.duration(row["cost"]["single_row_ms"] / 1000)]
         style = "bold" if name == verdict["winner"] else "dim" if row.get("removed") else ""
         table.add_row(*(Styled(cell, style=style) for cell, (_, shown) in zip(cells, heads, strict=True) if shown))
     return table
