@@ -172,7 +172,7 @@ def _running(trials: list[Trial], rate: Prices, currency: str) -> float:
     """Money to answer one row: CPU, energy and tokens, in `currency`."""
     cpu = float(np.mean([t.cost["predict_s_per_row"] for t in trials]))
     wh = float(np.mean([t.cost["predict_wh_per_row"] for t in trials]))
-    tokens = float(np.mean([t.cost.get("money_per_row", 0.0) for t in trials])) * rate.rate(currency)
+    tokens = float(np.mean([t.cost.get("money_per_row") or 0.0 for t in trials])) * rate.rate(currency)
     return rate.running(cpu, wh, currency) + tokens
 
 

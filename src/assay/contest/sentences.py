@@ -78,5 +78,8 @@ def notes_of(compared: dict[str, list[Trial]], every: list[Trial], folds: int, c
     if lost:
         notes.append(say("{names} finished some folds but not all, and could not be compared.", names=lost))
     if case.worth is not None:
+        unpriced = [n for n, t in compared.items() if t[0].cost.get("money_per_row", 0.0) is None]
+        if unpriced:
+            notes.append(say("The tokens of {names} have no price, so they count as free: name it with --llm-price IN OUT.", names=unpriced))
         notes.append(say("Running costs use this price table: {source}.", source=prices(case.prices).source))
     return tuple(notes)
