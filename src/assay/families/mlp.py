@@ -60,7 +60,7 @@ class Mlp(Model):
         self.networks = [(share, t.arrays, t.sizes) for share, t in trained]
         first = trained[0][1]
         self.facts = {"loss_curve": first.curve, "epochs": len(first.curve), "best_epoch": first.best_epoch, "device": first.device,
-                      "shares": [share for share, _ in trained]}
+                      "networks": {t.lift: share for share, t in trained}}
         if first.rows + len(held) < len(train):
             self.facts["rows_used"] = first.rows + len(held)
         return self

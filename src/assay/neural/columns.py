@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from assay.data.dataset import Dataset, Schema
+from assay.data.dataset import Dataset
 from assay.neural.ngrams import Bags, Vocabulary, share_of_han
 
 ONE_HOT = 9  # RealMLP's limit: more values than these are embedded
@@ -183,11 +183,6 @@ class Columns:
             arrays["columns.center"],
             arrays["columns.scale"],
         )
-
-
-def reads_only(schema: Schema, columns: Columns) -> bool:
-    """Whether texts are all that these columns read."""
-    return bool(columns.texts) and not (columns.numbers or columns.one_hot or columns.embedded)
 
 
 def _amounts(column: pl.Series, part: str) -> np.ndarray:

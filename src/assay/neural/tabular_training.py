@@ -21,7 +21,7 @@ from assay.neural.tabular import COMMON, NETWORKS, Drop, held_loss, initial, net
 
 FIXED = ("edges", "steps")  # learnt from the rows before training, not by it
 FEWEST_EPOCHS = 3
-_SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)  # of the first network in the answer; the first that is best is taken
+_SHARES = (0.25, 0.75, 0.0, 1.0)  # of the first network in the answer, besides one half
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Trained:
 
     arrays: dict[str, np.ndarray]
     sizes: dict[str, Any]
+    lift: str
     curve: list[list[float]]
     best_epoch: int
     device: str
@@ -72,21 +73,32 @@ def train_all(
 
     with ThreadPoolExecutor(workers) as pool:
         trained = list(pool.map(one, range(len(NETWORKS))))
+    held = held.take(spread(len(held), 5000, None, np.random.default_rng(seed)))
     said = [forward.answers(t.arrays, t.sizes, held.inputs) for t in trained]
-    share = 0.5
-    if len(held) >= 50:
-        share = min(_SHARES, key=lambda s: _judged(s * said[0] + (1 - s) * said[1], held.target, sizes))
+    share = _share_of_first(said[0], said[1], held.target, sizes)
     return [(s, t) for s, t in zip((share, 1 - share), trained, strict=True) if s]
 
 
-def _judged(said: np.ndarray, target: np.ndarray, sizes: dict[str, Any]) -> float:
+def _share_of_first(first: np.ndarray, second: np.ndarray, target: np.ndarray, sizes: dict[str, Any]) -> float:
+    """One half, unless another share is better on the held-out rows by more than one standard error."""
+    even = _judged((first + second) / 2, target, sizes)
+    best, share = 0.0, 0.5
+    for other in _SHARES if len(target) >= 50 else ():
+        gain = even - _judged(other * first + (1 - other) * second, target, sizes)
+        if gain.mean() > best and gain.mean() > gain.std() / math.sqrt(len(gain)):
+            best, share = float(gain.mean()), other
+    return share
+
+
+def _judged(said: np.ndarray, target: np.ndarray, sizes: dict[str, Any]) -> np.ndarray:
+    """The loss of each row, shape (n,)."""
     if sizes["loss"] == "log":
-        return float(-np.log(np.maximum(said[np.arange(len(target)), target], 1e-9)).mean())
+        return -np.log(np.maximum(said[np.arange(len(target)), target], 1e-6))
     error = target - said[:, 0]
     if sizes["loss"] == "squared":
-        return float((error**2).mean())
+        return error**2
     q = 0.5 if sizes["loss"] == "absolute" else sizes["quantile"]
-    return float(2 * np.maximum(q * error, (q - 1) * error).mean())
+    return 2 * np.maximum(q * error, (q - 1) * error)
 
 
 def train(
@@ -117,20 +129,48 @@ def train(
     begun = time.monotonic()
     run.judge(judged)
     judge_s = time.monotonic() - begun
-    epochs = settings["epochs"] or default_epochs(len(batches), size)
+    epochs = settings["epochs"] or default_epochs(len(batches), size, bool(sizes["texts"]))
     left = deadline - time.monotonic()
     affordable = int((left / min(epochs, FEWEST_EPOCHS) - judge_s) / step_s) * size
     if affordable < len(taught):
         some = spread(len(taught), max(size, affordable), taught.target if sizes["loss"] == "log" else None, np.random.default_rng(seed))
         batches = _Batches(taught.take(some), device)
+        few = spread(len(held), max(500, len(some) // 3), None, np.random.default_rng(seed))
+        judged = _Batches(held.take(few), device)
+        judge_s *= len(few) / len(held)
     a_round = math.ceil(len(batches) / size)
     planned = max(1, min(epochs, int(left / (a_round * step_s + judge_s))))
+    made = _schedule(_Run(start, fixed, sizes, settings, seed, device), batches, judged, planned, a_round, seed, deadline, settings["patience"], note)
+    short = max(2, 2 * made.best_epoch)
+    if 3 * made.best_epoch < planned and short * made.epoch_s < deadline - time.monotonic():
+        # It learnt all it could while the rate was still high: the same again, with a rate that comes down in time.
+        run = _Run(start, fixed, sizes, settings, seed, device)
+        made = min(made, _schedule(run, batches, judged, short, a_round, seed, deadline, settings["patience"], note), key=lambda m: m.best)
+    return Trained(made.arrays or start, sizes, settings["lift"], made.curve, made.best_epoch, device, len(batches))
 
-    run = _Run(start, fixed, sizes, settings, seed, device)
+
+@dataclass(frozen=True)
+class _Made:
+    """What one schedule made: its best held-out loss, when, and with which arrays (none if no loss was finite)."""
+
+    best: float
+    best_epoch: int
+    arrays: dict[str, np.ndarray]
+    curve: list[list[float]]
+    epoch_s: float
+
+
+def _schedule(
+    run: _Run, batches: _Batches, judged: _Batches, planned: int, a_round: int, seed: int, deadline: float, patience: float,
+    note: Callable[[int, int, float], None],
+) -> _Made:
+    """Warm-up, then a cosine to zero over `planned` rounds of `a_round` steps, unless `judged` stops getting better."""
     rng = np.random.default_rng(seed)
     done, progress, best, best_epoch, epoch = 0, 0.0, math.inf, 0, 0
     curve: list[list[float]] = []
-    kept, begun = start, time.monotonic()
+    kept: dict[str, np.ndarray] = {}
+    begun = time.monotonic()
+    epoch_s = 0.0
     while epoch < planned:
         epoch += 1
         loss = 0.0
@@ -144,18 +184,19 @@ def train(
         note(epoch, planned, now_loss)
         if now_loss < best:
             best, best_epoch, kept = now_loss, epoch, run.arrays()
-        if not math.isfinite(now_loss) or epoch - best_epoch > max(8, settings["patience"] * planned):
-            break
         now = time.monotonic()
         epoch_s = (now - begun) / epoch
+        if not math.isfinite(now_loss) or epoch - best_epoch > max(4, patience * planned):
+            break
         if now + (planned - epoch) * epoch_s > deadline:  # slower than timed: a shorter schedule, still a whole one
             planned = min(planned, epoch + max(1, int((deadline - now) / epoch_s)))
-    return Trained(kept, sizes, curve, best_epoch, device, len(batches))
+    return _Made(best, best_epoch, kept, curve, epoch_s)
 
 
-def default_epochs(n: int, batch: int) -> int:
-    """About 1,000 steps; at least 12 and at most 200 rounds over the rows."""
-    return int(min(200, max(12, round(1000 * batch / n))))
+def default_epochs(n: int, batch: int, texts: bool = False) -> int:
+    """About 1,000 steps and at most 200 rounds over the rows; with texts, whose embeddings learn sooner and cost more, half."""
+    steps, least, most = (500, 8, 100) if texts else (1000, 12, 200)
+    return int(min(most, max(least, round(steps * batch / n))))
 
 
 def spread(n: int, most: int, strata: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
