@@ -13,10 +13,12 @@ from assay.data.dataset import Dataset, Schema
 from assay.data.encode import TableEncoder, TextEncoder
 from assay.data.split import holdout
 from assay.families.base import Budget, Candidate, Model, TooSlow
+from assay.neural.solver import descend, softmax
 from assay.tasks.base import Task
 from assay.words import say
 
-STRENGTHS = {"classify": (16.0, 4.0, 1.0, 0.25, 0.03), "regress": (0.1, 1.0, 10.0, 100.0, 1000.0)}
+STRENGTHS = {"table": (0.003, 0.03, 0.3, 3.0, 30.0), "text": (1.0, 6.0, 30.0, 150.0), "regress": (1000.0, 100.0, 10.0, 1.0, 0.1)}  # strong to weak
+MOST_WEIGHTS = 2_000_000  # of a logistic line: L-BFGS keeps 20 copies of them in float64, 320 MB
 MOST_ENTRIES = 150_000_000  # non-zero entries of the matrix: 150 M x 12 bytes = 1.8 GB
 
 
@@ -27,7 +29,7 @@ class Linear(Model):
     def __init__(self, task: Task, schema: Schema, **params: Any) -> None:
         super().__init__(task, schema, **params)
         self.table = TableEncoder(self.schema)
-        self.text = TextEncoder(self.schema)
+        self.text = TextEncoder(self.schema, most=min(200_000, max(5000, MOST_WEIGHTS // task.width)))
         self.coef = np.zeros((0, 0), dtype=np.float32)  # (features, width)
         self.intercept = np.zeros(0)
 
@@ -38,12 +40,12 @@ class Linear(Model):
         rest, held = holdout(train, share=0.2, seed=seed, strata=self.task.strata(train))
         if x.shape[1] == 0:
             raise TooSlow(say("no column holds anything to learn from"))
-        strength = self._strength(x, truth, rest, held, budget)
-        self._solve(x, truth, strength)
+        strength, state = self._strength(x, truth, rest, held, budget)
+        self._solve(x, truth, strength, start=state, seconds=budget.left())
         if self.task.name == "regress" and self.task.loss != "squared":
             level = getattr(self.task, "quantile", 0.5) if self.task.loss == "pinball" else 0.5
             whole, shift = (self.coef, self.intercept), x[held]
-            self._solve(x[rest], truth[rest], strength)
+            self._solve(x[rest], truth[rest], strength, seconds=budget.left())
             residual = truth[held] - self._scores(shift)[:, 0]
             self.coef, self.intercept = whole
             self.intercept = self.intercept + np.quantile(residual, level)
@@ -65,27 +67,27 @@ class Linear(Model):
         self.facts["rows_used"] = most
         return train.take(np.sort(np.random.default_rng(seed).choice(len(train), most, replace=False)))
 
-    def _strength(self, x: Any, truth: np.ndarray, rest: np.ndarray, held: np.ndarray, budget: Budget) -> float:
-        """The strength of least held-out loss; tried from the strongest signal on, stopped when it gets worse."""
-        best, best_loss = 1.0, np.inf
-        options = STRENGTHS[self.task.name]
-        for i, strength in enumerate(options):
-            start = time.monotonic()
-            self._solve(x[rest], truth[rest], strength)
-            scores = self._scores(x[held])
+    def _strength(self, x: Any, truth: np.ndarray, rest: np.ndarray, held: np.ndarray, budget: Budget) -> tuple[float, np.ndarray | None]:
+        """The strength of least held-out loss, and the weights there. From strong to weak, each from where the last one
+        ended, until it gets worse or half of the time is gone."""
+        best, best_loss, best_state, state = 1.0, np.inf, None, None
+        half, inner, inner_truth, tried = budget.left() / 2, x[rest], truth[rest], x[held]
+        for strength in STRENGTHS["regress" if self.task.name == "regress" else "text" if self.text.columns else "table"]:
+            state = self._solve(inner, inner_truth, strength, start=state, seconds=budget.left() - half)
+            scores = self._scores(tried)
             if self.task.name == "classify":
-                p = _softmax(scores)
+                p = softmax(scores)
                 loss = -np.log(np.maximum(p[np.arange(len(held)), truth[held]], 1e-6)).mean()
             else:
                 loss = ((truth[held] - scores[:, 0]) ** 2).mean()
             budget.say(f"L2 strength {strength:g}: held-out loss {loss:.4f}")
             if loss < best_loss:
-                best, best_loss = strength, loss
+                best, best_loss, best_state = strength, loss, state
             elif loss > best_loss * 1.02:
                 break
-            if budget.left() < 2.5 * (time.monotonic() - start) and i + 1 < len(options):
+            if budget.left() < half:
                 break
-        return best
+        return best, best_state
 
     def _matrix(self, data: Dataset, *, learn: bool = False) -> Any:
         """Dense array if there is no text, else CSR with the table columns first."""
@@ -99,7 +101,8 @@ class Linear(Model):
         grams = self.text.fit_transform(data.frame) if learn else self.text.transform(data.frame)
         return hstack([csr_matrix(dense), grams], format="csr") if dense.shape[1] else grams
 
-    def _solve(self, x: Any, truth: np.ndarray, strength: float) -> None:
+    def _solve(self, x: Any, truth: np.ndarray, strength: float, *, start: np.ndarray | None = None, seconds: float = 3600.0) -> np.ndarray | None:
+        """Set `coef` and `intercept`; returns the state from which a weaker strength may start."""
         if self.task.name == "regress":
             from sklearn.linear_model import Ridge
 
@@ -109,29 +112,21 @@ class Linear(Model):
             ridge.fit(x, (truth - centre) / scale)
             self.coef = (ridge.coef_.reshape(-1, 1) * scale).astype(np.float32)
             self.intercept = np.array([float(ridge.intercept_) * scale + centre])
-            return
-        from sklearn.linear_model import LogisticRegression
-
+            return None
         seen = np.unique(truth)
-        width = self.task.width
-        self.coef = np.zeros((x.shape[1], width), dtype=np.float32)
-        self.intercept = np.full(width, -20.0)  # a class that train does not hold is believed to be next to impossible
-        if len(seen) == 1:
-            self.intercept[seen] = 0.0
-            return
-        model = LogisticRegression(C=strength, tol=1e-3, max_iter=200).fit(x, truth)
-        if len(seen) == 2:
-            self.coef[:, seen[1]] = model.coef_[0]
-            self.intercept[seen] = [0.0, float(model.intercept_[0])]
-        else:
-            self.coef[:, seen] = model.coef_.T
-            self.intercept[seen] = model.intercept_
+        found = descend(x, np.searchsorted(seen, truth), len(seen), 1 / (strength * len(truth)), start=start,
+                        deadline=time.monotonic() + seconds)
+        self.coef = np.zeros((x.shape[1], self.task.width), dtype=np.float32)
+        self.intercept = np.full(self.task.width, found[-1].min() - 20.0)  # a class that train does not hold is next to impossible
+        self.coef[:, seen] = found[:-1]
+        self.intercept[seen] = found[-1]
+        return found
 
     def _scores(self, x: Any) -> np.ndarray:
         return np.asarray(x @ self.coef) + self.intercept
 
     def _answer(self, scores: np.ndarray) -> np.ndarray:
-        return _softmax(scores) if self.task.name == "classify" else scores
+        return softmax(scores) if self.task.name == "classify" else scores
 
     def predict(self, asked: Dataset) -> np.ndarray:
         step = 100_000
@@ -164,12 +159,7 @@ class Linear(Model):
         return self
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    p = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
-
-
 CANDIDATE = Candidate(
     name="linear", rung="classical", tasks=("classify", "regress"), build=Linear, share=4.0, explainable=True,
-    source="scikit-learn LogisticRegression and Ridge", licence="BSD-3-Clause", version="1",
+    source="logistic regression (Cox 1958) by L-BFGS; ridge of scikit-learn", licence="BSD-3-Clause", version="1",
 )

@@ -30,13 +30,23 @@ def logistic(x: np.ndarray, codes: np.ndarray, classes: int, penalty: float, blo
     x (n, d), codes (n,) in 0..classes-1; a class without rows gets weights that say "never". Returns the line for
     unscaled x, and the state to start the next, weaker penalty from.
     """
+    centre, scale = _frame(x, blocks)
+    found = descend(((x - centre) * scale).astype(np.float32), codes, classes, penalty, start=start, deadline=deadline, most_steps=most_steps)
+    weights = found[:-1] * scale[:, None]
+    return Linear(weights.astype(np.float32), (found[-1] - centre @ weights).astype(np.float32)), found
+
+
+def descend(z: Any, codes: np.ndarray, classes: int, penalty: float, *, start: np.ndarray | None = None, deadline: float = float("inf"),
+            most_steps: int = 200) -> np.ndarray:
+    """The weights (d + 1, classes), intercepts last, of the multinomial logistic loss plus L2 penalty: L-BFGS (Liu & Nocedal 1989).
+
+    z: float32 rows (n, d), dense or CSR. start: weights of a stronger penalty, which saves most of the steps. At the
+    deadline the last step is returned: a usable line, a little more regularised than asked.
+    """
     from scipy.optimize import minimize
 
-    centre, scale = _frame(x, blocks)
-    z = ((x - centre) * scale).astype(np.float32)
     n, d = z.shape
-    counts = np.bincount(codes, minlength=classes)
-    prior = np.log((counts + 0.5) / (n + 0.5 * classes))
+    turned = z.T.tocsr() if hasattr(z, "tocsr") else z.T
     rows = np.arange(n)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -49,23 +59,22 @@ def logistic(x: np.ndarray, codes: np.ndarray, classes: int, penalty: float, blo
         scores /= total
         scores[rows, codes] -= 1.0
         gradient = np.empty((d + 1, classes))
-        gradient[:d] = z.T @ scores / n
+        gradient[:d] = turned @ scores / n
         gradient[d] = scores.sum(axis=0, dtype=np.float64) / n
         penalised = flat.reshape(d + 1, classes)[:d]
         gradient[:d] += penalty * penalised
         return value + 0.5 * penalty * float((penalised**2).sum()), gradient.ravel()
 
     if start is None:
-        start = np.concatenate([np.zeros((d, classes)), prior[None, :]])
+        counts = np.bincount(codes, minlength=classes)
+        start = np.concatenate([np.zeros((d, classes)), np.log((counts + 0.5) / (n + 0.5 * classes))[None, :]])
 
     def in_time(intermediate_result: Any) -> None:
         if time.monotonic() > deadline:
-            raise StopIteration  # scipy returns the last step: a usable line, a little more regularised than asked
+            raise StopIteration
 
     options = {"maxiter": most_steps, "ftol": 1e-6, "gtol": 1e-5, "maxcor": 10}
-    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", callback=in_time, options=options).x.reshape(d + 1, classes)
-    weights = found[:d] * scale[:, None]
-    return Linear(weights.astype(np.float32), (found[d] - centre @ weights).astype(np.float32)), found
+    return minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", callback=in_time, options=options).x.reshape(d + 1, classes)
 
 
 def ridge(x: np.ndarray, truth: np.ndarray, alphas: tuple[float, ...], blocks: tuple[int, int]) -> list[Linear]:
