@@ -89,7 +89,7 @@ def verdict(outcome: str = "worth_it", *, task: str = "classify", money: bool = 
         "data": {"path": "tickets.csv", "rows": 10000, "fingerprint": "e4c9021c0e3535ec", "target": case["target"],
                  "columns": [{"name": n, "kind": kinds[i % 5]} | ({"language": "zh"} if i % 5 == 0 else {}) for i, n in enumerate(names)],
                  "group": None, "time": None, "train_rows": 8000, "test_rows": 2000, "folds": 1,
-                 "split": say("{train:,} rows teach and {test:,} judge, {folds} times, split {how}.", train=8000, test=2000, folds=1,
+                 "split": say("{train:,} rows teach and {test:,} judge, split {how}.", train=8000, test=2000,
                               how=say("at random, the same shares of each answer on both sides")).json()},
         "notes_data": [], "classes": labels if task == "classify" else None,
         "curves": {r["candidate"]: _curves(task, labels, i) for i, r in enumerate(rows) if r["status"] == "done"},
@@ -128,10 +128,23 @@ def _curves(task: str, labels: list[str], seed: int) -> dict[str, Any]:
     return {"residuals": {"truth": truth.tolist(), "answer": answer.tolist(), "low": (answer - 45).tolist(), "high": (answer + 45).tolist()}}
 
 
+def blocked() -> dict[str, Any]:
+    """The large model gains, but breaks a limit."""
+    packed = verdict("worth_it", money=True)
+    limit = say("one row takes {got:.3g} ms (95th percentile), the limit is {limit:g} ms", got=13.5, limit=5.0)
+    packed |= {"outcome": "not_worth_it", "winner": "boosting", "cheapest": "boosting"}
+    next(row for row in packed["scoreboard"] if row["candidate"] == "minilm")["removed"] = limit.json()
+    packed["sentence"] = say("A large model is not worth it here: the best one, {large}, breaks a limit of this case ({blocked}). Without that limit its net gain "
+                             "in {unit} over {small} would be {gain:+.4g} ({percent:.0f} % interval {low:+.4g} to {high:+.4g}) on {rows:,} test rows.",
+                             large="minilm", small="boosting", unit=say("{currency} a row", currency="CNY"), percent=95.0, rows=2000, blocked=limit,
+                             **packed["effect"]).json()
+    return packed
+
+
 SAMPLES = {
     "worth it": verdict("worth_it"), "not worth it": verdict("not_worth_it"), "unknown": verdict("unknown"),
     "nothing beats naive": verdict("nothing_beats_naive"), "money": verdict("worth_it", money=True),
     "money a row": verdict("unknown", money=True, requests=None), "amounts": verdict("worth_it", task="regress"),
     "amounts in money": verdict("not_worth_it", task="regress", money=True), "many classes": verdict("unknown", classes=150, columns=45),
-    "odd names": verdict("worth_it", classes=14, odd=True),
+    "blocked": blocked(), "odd names": verdict("worth_it", classes=14, odd=True),
 }

@@ -130,6 +130,12 @@ def test_the_drawn_interval_lies_on_the_side_that_the_sentence_names(outcome, ho
     assert holds(float(bar.get("x1")), float(bar.get("x2")), float(margin.get("x1")))
 
 
+def test_a_gain_that_a_limit_blocks_is_told_as_such():
+    assert "breaks a limit of this case, so it cannot be taken" in html.render(SAMPLES["blocked"], lang="en")
+    for name in ("worth it", "not worth it", "money"):
+        assert "so it cannot be taken" not in html.render(SAMPLES[name], lang="en")
+
+
 def test_a_page_of_150_classes_and_45_columns_stays_small_and_folds_them():
     page = html.render(SAMPLES["many classes"], lang="en")
     assert len(page) < 150_000

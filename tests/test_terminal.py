@@ -51,7 +51,7 @@ def test_the_verdict_fits_the_terminal_and_ends_with_the_next_command(name, lang
     shown = re.sub(r"\s", "", "".join(lines))
     assert re.sub(r"\s", "", Text.of(packed["sentence"]).to(lang)) in shown
     assert wording.OUTCOMES[packed["outcome"]].to(lang) in lines
-    assert say("Cheapest that is good enough: {name}.", name=packed["cheapest"]).to(lang) in lines
+    assert (say("Cheapest that is good enough: {name}.", name=packed["cheapest"]).to(lang) in lines) == (packed["cheapest"] != packed["winner"])
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -232,4 +232,5 @@ def test_folding_loses_nothing_and_keeps_the_width(text, width):
 
 def test_chinese_breaks_anywhere_but_before_its_punctuation():
     assert folded("大模型值得用，在测试数据上。", 12) == ["大模型值得", "用，在测试数", "据上。"]
+    assert folded("区间为 95 % 的", 9) == ["区间为", "95 % 的"]
     assert folded("a large model is worth it", 12) == ["a large", "model is", "worth it"]

@@ -125,10 +125,9 @@ def calibration(series: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]
     return _svg(420, 390, parts, words["title"])
 
 
-def answers(row: dict[str, Any], residuals: dict[str, Any], words: dict[str, str]) -> str:
-    """Truth against answer, each answer with its interval."""
+def answers(row: dict[str, Any], residuals: dict[str, Any], ends: tuple[float, float], words: dict[str, str]) -> str:
+    """Truth against answer, each answer with its interval. ends: of both axes, the same for pictures side by side."""
     truth, answer = residuals["truth"], residuals["answer"]
-    ends = around([v for v in (*truth, *answer) if v is not None], pad=0.04)
     x, y = Axis(*ends, 80, 404), Axis(*ends, 330, 16)
     parts = [*_frame(x, y, words), _line(x(ends[0]), y(ends[0]), x(ends[1]), y(ends[1]), "zero"), f'<g class="{_rung(row)} cloud">']
     for t, a, low, high in zip(truth, answer, residuals["low"], residuals["high"], strict=True):
@@ -144,7 +143,7 @@ def answers(row: dict[str, Any], residuals: dict[str, Any], words: dict[str, str
 def losses(row: dict[str, Any], curve: Sequence[Sequence[float | None]], words: dict[str, str]) -> str:
     """How the loss of a network fell while it learnt: train and held-out."""
     kept = _thinned(curve, 240)
-    x = Axis(*around([p[0] for p in kept], pad=0.01), 66, 306)
+    x = Axis(*around([p[0] for p in kept], pad=0.01), 72, 306)
     y = Axis(*around([v for p in kept for v in p[1:3]]), 170, 12)
     parts = [*_frame(x, y, words, most=4), f'<g class="{_rung(row)}">']
     for column, kind in ((1, "curve dashed"), (2, "curve")):
@@ -173,7 +172,7 @@ def _frame(x: Axis, y: Axis, words: dict[str, str], x_labels: Sequence[str] | No
     parts.append(_line(x.start, y.start, x.stop, y.start, "axis"))
     parts.append(_text((x.start + x.stop) / 2, y.start + 44, words["x"], "label mid"))
     middle = (y.start + y.stop) / 2
-    parts.append(f'<text class="label mid" transform="translate(14 {middle:.1f}) rotate(-90)">{escape(wording.clean(words["y"]))}</text>')
+    parts.append(f'<text class="label mid" transform="translate(11 {middle:.1f}) rotate(-90)">{escape(wording.clean(words["y"]))}</text>')
     return parts
 
 

@@ -100,7 +100,7 @@ def _effect(verdict: dict[str, Any], rows: dict[str, Any], unit: str, say: Say, 
     words = {"title": title, "loses": say("{name} is better", name=left), "pays": say("{name} pays", name=right),
              "unit": say("net gain of {one} over {other}, {unit}", one=right, other=left, unit=unit)}
     return {"svg": markup(charts.effect(value, words)), "value": value, "one": one, "other": other, "percent": f"{confidence * 100:g}",
-            "title": title, "p": wording.p_value(value.get("p")), "pair": [rows.get(n) for n in against]}
+            "title": title, "blocked": verdict["outcome"] == "not_worth_it" and value["low"] > value["margin"], "pair": [rows.get(n) for n in against]}
 
 
 def _money(verdict: dict[str, Any]) -> dict[str, Any] | None:
@@ -187,12 +187,13 @@ def _fits(verdict: dict[str, Any], pair: list[dict[str, Any]], say: Say, markup:
                    "error": wording.metric("calibration_error", row["metrics"].get("calibration_error"))} for row, _ in series]
         return [{"svg": markup(charts.calibration(series, words)), "kind": "calibration", "legend": legend}]
     out = []
+    ends = charts.around([v for c in curves.values() for k in ("truth", "answer") for v in (c.get("residuals") or {}).get(k, ())], pad=0.04)
     for row in pair:
         residuals = curves[row["candidate"]].get("residuals")
         if residuals:
             name = wording.clean(row["candidate"])
             words = {"title": say("Truth against answer: {name}", name=name), "x": say("truth"), "y": say("answer")}
-            out.append({"svg": markup(charts.answers(row, residuals, words)), "kind": "answers",
+            out.append({"svg": markup(charts.answers(row, residuals, ends, words)), "kind": "answers",
                         "legend": [{"mark": markup(charts.mark(row)), "name": name}]})
     return out
 

@@ -26,7 +26,7 @@ WIDEST = 100
 _BAR = 24
 _WIDE = "\u2e80-\u9fff\uf900-\uffef"
 _CLOSING = "，。、；：！？）》】”’"
-_UNITS = re.compile(rf"[（《【“‘]*(?:[{_WIDE}“”]|[^\s{_WIDE}“”]+)[{_CLOSING}]*\s*|\s+")
+_UNITS = re.compile(rf"[（《【“‘]*(?:[{_WIDE}“”]|[^\s{_WIDE}“”]+(?: %)?)[{_CLOSING}]*\s*|\s+")
 
 
 class LiveTable:
@@ -130,7 +130,7 @@ class LiveTable:
             state, style = " · ".join(filter(None, (doing.to(self.lang), wording.clean(self._told(self.note)), wording.duration(now)))), "cyan"
         elif trials and trials[-1].status != "done":
             why = trials[-1].reason.to(self.lang) if trials[-1].reason else ""
-            state, style = wording.STATUSES[trials[-1].status].to(self.lang) + (f": {wording.clean(why)}" if why else ""), "dim"
+            state, style = say("{status}: {reason}", status=wording.STATUSES[trials[-1].status], reason=wording.clean(why)).to(self.lang), "dim"
         texts = (wording.clean(name), rung, valid, test, wording.duration(seconds) if seconds else "", state)
         return [Styled(text, style=style) for text in texts]
 
