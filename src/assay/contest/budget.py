@@ -44,6 +44,11 @@ class Clock:
     def left_for_trials(self) -> float:
         return self.left() - self.reserve_s
 
-    def part(self, share: float, shares_left: float) -> float:
-        """Seconds for a trial that holds `share` of the `shares_left`; what earlier trials did not use flows on."""
-        return max(0.0, self.left_for_trials()) * share / max(shares_left, share)
+    def part(self, share: float, shares_left: float, expected_s: float = 0.0) -> float:
+        """Seconds for a trial that holds `share` of the `shares_left`; what earlier trials did not use flows on.
+
+        expected_s: what the waiting trials of other candidates will take, as far as an earlier fold has shown it;
+        `shares_left` then counts the rest only.
+        """
+        left = max(0.0, self.left_for_trials())
+        return max(left - expected_s, 0.25 * left) * share / max(shares_left, share)

@@ -82,6 +82,7 @@ def play(folder: Folder, case: Case, entries: list[Entry], folds: int, workers: 
     """
     done = {(t.candidate, t.split): t for t in folder.trials()}
     out_of = {t.candidate for t in done.values() if t.status != "done"}
+    taken = {t.candidate: t.seconds for t in done.values()}
     queue = [(e, split) for split in range(folds) for e in entries]
     try:
         for at, (entry, split) in enumerate(queue):
@@ -89,8 +90,9 @@ def play(folder: Folder, case: Case, entries: list[Entry], folds: int, workers: 
             if (name, split) in done or name in out_of:
                 continue
             waiting = [e for e, s in queue[at:] if (e.candidate.name, s) not in done and e.candidate.name not in out_of and not e.reason]
-            trial = _one(folder, case, entry, split, waiting, workers, clock, observe)
+            trial = _one(folder, case, entry, split, waiting, taken, workers, clock, observe)
             folder.append(trial)
+            taken[name] = max(taken.get(name, 0.0), trial.seconds)
             observe(Event("end", name, split, trial.seconds, trial=trial))
             if trial.status != "done":
                 out_of.add(name)
@@ -99,13 +101,18 @@ def play(folder: Folder, case: Case, entries: list[Entry], folds: int, workers: 
     return True
 
 
-def _one(folder: Folder, case: Case, entry: Entry, split: int, waiting: list[Entry], workers: Workers, clock: Clock,
-         observe: Callable[[Event], None]) -> Trial:
+def _one(folder: Folder, case: Case, entry: Entry, split: int, waiting: list[Entry], taken: dict[str, float], workers: Workers,
+         clock: Clock, observe: Callable[[Event], None]) -> Trial:
+    """waiting: this and all later trials. taken: seconds of a trial of those candidates that have finished one."""
     candidate = entry.candidate
     blank = Trial(candidate.name, candidate.rung, split, "refused", case.seed, params=entry.params, version=candidate.version)
     if entry.reason:
         return replace(blank, reason=entry.reason)
-    part = clock.part(candidate.share, sum(e.candidate.share for e in waiting))
+    others = [e.candidate for e in waiting if e.candidate.name != candidate.name]
+    unknown = sum(c.share for c in others if c.name not in taken) + candidate.share * (len(waiting) - len(others))
+    part = clock.part(candidate.share, unknown, 1.2 * sum(taken[c.name] for c in others if c.name in taken))
+    if candidate.rung == "naive":  # the floor of every verdict: its small share may round to nothing, and then nobody can be judged
+        part = max(part, min(2.0, clock.left_for_trials()))
     if part < max(LEAST_S, candidate.at_least_s):
         return replace(blank, reason=say("it needs at least {needed:.1f} s, and its part of the time left was {part:.1f} s",
                                          needed=max(LEAST_S, candidate.at_least_s), part=part))
