@@ -321,3 +321,12 @@ def test_zipfile_is_only_used_to_write():
     source = Path(sys.modules[module.__name__].__file__ or "").read_text()
     assert source.count("zipfile.ZipFile(") == 1
     assert 'zipfile.ZipFile(file, "w"' in source
+
+
+@pytest.mark.parametrize("length", [128, 384, 640, 896, 1152, 1408])
+def test_weights_whose_header_length_looks_like_a_pickle_are_packed(length):
+    from assay.ship.content import content_refused
+
+    raw = length.to_bytes(8, "little") + b"{" + b" " * (length - 2) + b"}" + bytes(64)
+    assert content_refused("model/boosting.safetensors", len(raw), raw[:4096], raw[-32:]) is None
+    assert content_refused("model/boosting.safetensors", length, raw[:length], raw[-32:]) is not None, "a header longer than the file"

@@ -24,7 +24,8 @@ def content_refused(name: str, size: int, head: bytes, tail: bytes) -> Text | No
     suffix = PurePosixPath(name).suffix
     if suffix not in SUFFIXES:
         return say("the member '{name}' is of a kind that a bundle does not hold", name=name)
-    if _PICKLE.match(head):
+    weights = suffix == ".safetensors" and _looks_like(suffix, size, head, tail)  # a header of 128 bytes begins with 80 00, as a pickle may
+    if _PICKLE.match(head) and not weights:
         return say("the member '{name}' holds {kind}", name=name, kind="pickle")
     foreign = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
     if head[257:262] == b"ustar":
