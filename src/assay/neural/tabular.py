@@ -16,7 +16,7 @@ import numpy as np
 # What is common to both networks; measured on 10 tables (dev/LOG.md).
 COMMON: dict[str, Any] = {
     "members": 8, "width": 128, "depth": 2, "dropout": 0.1, "rate": 0.006, "decay": 0.01, "batch": 256, "embed_width": 8,
-    "text_width": 64, "text_dropout": 0.3, "text_rate": 0.01, "text_decay": 0.0, "text_init": 0.1, "wide": False, "epochs": None, "patience": 0.35,
+    "text_width": 64, "text_dropout": 0.5, "text_rate": 0.003, "text_decay": 0.0, "text_init": 0.03, "wide": False, "epochs": None, "patience": 0.35,
 }
 # Two unlike networks: sharp bins see steps and rules, slow waves see smooth shapes. Either alone loses badly somewhere.
 NETWORKS: tuple[dict[str, Any], ...] = (
