@@ -75,6 +75,7 @@ def run(
     case = replace(case, data=str(source) if isinstance(source, (str, Path)) else case.data)
     clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
     folder = Folder(fresh_folder(source, out))
+    observe(Event("clock", "", -1, clock.total_s))
     with Workers(imports([])) as workers:
         reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column)
         data, notes = _with_answers(reading.dataset, case)
@@ -103,6 +104,7 @@ def resume(path: str | Path, *, observe: Callable[[Event | Text], None] = lambda
     entries = line_up(case, task, data.schema)
     used = sum(t.seconds for t in folder.trials())
     clock = Clock(case.time_s, used_s=used + (process_age_s() if since_process_start else 0.0))
+    observe(Event("clock", "", -1, clock.total_s))
     with Workers(imports(entries)) as workers:
         return _play_and_judge(folder, case, task, data, parts, entries, workers, clock, observe)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import InputError
+from assay.words import Text, say
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _UNITS_MB = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0 * 1024}
@@ -112,33 +113,33 @@ def llm_fields(endpoint: tuple[str, str] | None, price: tuple[float, float] | No
 def seconds(value: str | float) -> float:
     """'60s', '5m', '20ms', '1.5h' or a number of seconds."""
     if isinstance(value, (int, float)):
-        return _positive(float(value), value, "a time")
-    number, unit = _number_unit(value, "a time such as 60s, 5m or 20ms")
+        return _positive(float(value), value, say("a time"))
+    number, unit = _number_unit(value, say("a time such as 60s, 5m or 20ms"))
     if unit and unit not in _UNITS_S:
         raise InputError("'{value}' is not a time. Write it like 60s, 5m, 1h or 20ms.", value=value)
-    return _positive(number * _UNITS_S[unit or "s"], value, "a time")
+    return _positive(number * _UNITS_S[unit or "s"], value, say("a time"))
 
 
 def megabytes(value: str | float) -> float:
     """'2G', '512MB', '800M' or a number of megabytes."""
     if isinstance(value, (int, float)):
-        return _positive(float(value), value, "a size")
-    number, unit = _number_unit(value, "a size such as 2G or 800M")
+        return _positive(float(value), value, say("a size"))
+    number, unit = _number_unit(value, say("a size such as 2G or 800M"))
     unit = unit.removesuffix("ib").removesuffix("b") or "m"
     if unit not in _UNITS_MB:
         raise InputError("'{value}' is not a size. Write it like 2G or 800M.", value=value)
-    return _positive(number * _UNITS_MB[unit], value, "a size")
+    return _positive(number * _UNITS_MB[unit], value, say("a size"))
 
 
 def per_month(value: str | float) -> float:
     """'2M/month', '500/day', '3k/hour' or a number a month."""
     if isinstance(value, (int, float)):
-        return _positive(float(value), value, "a rate")
+        return _positive(float(value), value, say("a rate"))
     amount, _, period = value.partition("/")
-    number, unit = _number_unit(amount, "a rate such as 2M/month or 500/day")
+    number, unit = _number_unit(amount, say("a rate such as 2M/month or 500/day"))
     if unit not in _UNITS_COUNT or (period or "month") not in _PERIODS:
         raise InputError("'{value}' is not a rate. Write it like 2M/month, 500/day or 3k/hour.", value=value)
-    return _positive(number * _UNITS_COUNT[unit] * _PERIODS[period or "month"], value, "a rate")
+    return _positive(number * _UNITS_COUNT[unit] * _PERIODS[period or "month"], value, say("a rate"))
 
 
 def worth(value: str | dict[str, Any] | Worth) -> Worth:
@@ -163,14 +164,14 @@ def worth(value: str | dict[str, Any] | Worth) -> Worth:
     return Worth(costs, currencies.pop())
 
 
-def _number_unit(value: str, wanted: str) -> tuple[float, str]:
+def _number_unit(value: str, wanted: Text) -> tuple[float, str]:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", value)
     if not match:
         raise InputError("'{value}' is not {wanted}.", value=value, wanted=wanted)
     return float(match[1]), match[2].lower()
 
 
-def _positive(number: float, value: object, what: str) -> float:
+def _positive(number: float, value: object, what: Text) -> float:
     if not 0 < number < float("inf"):
         raise InputError("'{value}' is not {what} above zero.", value=str(value), what=what)
     return number

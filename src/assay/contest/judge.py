@@ -117,8 +117,10 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     in_money = case.worth is not None
     boot = Bootstrap(evidence.losses, evidence.clusters, confidence=case.confidence, seed=case.seed, widen=evidence.factor)
     removed = {n: reason for n in evidence.losses if (reason := _removed(n, evidence.trials[n], case))}
-    naive = next(n for n, t in evidence.trials.items() if t[0].rung == "naive") if any(
-        t[0].rung == "naive" for t in evidence.trials.values()) else min(evidence.losses, key=boot.mean.__getitem__)
+    naive = next((n for n, t in evidence.trials.items() if t[0].rung == "naive"), None)
+    if naive is None:
+        raise BudgetError("The naive answer did not finish, so nothing can be compared with it. Give more time: --time {more:g}s.",
+                          more=max(10.0, case.time_s * 3))
     net = {n: evidence.valid[n] + (costs[n] if in_money else 0.0) for n in evidence.losses}
     allowed = [n for n in evidence.losses if n not in removed] or [naive]
 
@@ -149,12 +151,12 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     cheapest = _cheapest(evidence, boot, allowed, winner, naive, costs, rung, champions)
     money = _money(case, gain, costs, large, small, currency) if in_money and gain and large else None
     names = {"large": large or "", "small": small, "naive": naive, "winner": winner}
-    unit = say("{currency} a row", currency=currency) if in_money else UNITS.get(task.loss, say("loss"))
+    unit = say("cost ({currency} a row)", currency=currency) if in_money else UNITS.get(task.loss, say("loss"))
     best_try = min(beats, key=lambda n: (net[n], n), default=naive)
     sentence = verdict_sentence(outcome, names, effect, boot.mean, beats.get(best_try), best_try, unit, len(evidence.test), case.confidence, blocked)
-    board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task)
+    board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task, costs)
     notes = notes_of(evidence.trials, every, len(splits), case)
-    return Verdict(outcome, sentence, next_step(outcome, effect, folder, len(data), len(evidence.test), large), notes, winner,
+    return Verdict(outcome, sentence, next_step(outcome, effect, folder, len(data), len(evidence.test), large, in_money), notes, winner,
                    cheapest, naive, large, small if large else None, effect, money, board)
 
 
@@ -223,7 +225,7 @@ def _money(case: Case, gain: Interval, costs: dict[str, float], large: str, smal
 
 
 def _scoreboard(evidence: Evidence, every: list[Trial], boot: Bootstrap, beats: dict[str, Interval], winner: str,
-                removed: dict[str, Text], case: Case, task: Task) -> tuple[dict[str, Any], ...]:
+                removed: dict[str, Text], case: Case, task: Task, costs: dict[str, float]) -> tuple[dict[str, Any], ...]:
     against = {n: boot.gain(n, winner) for n in evidence.losses if n != winner}
     corrected = holm({n: g.p for n, g in against.items()})
     board = []
@@ -240,7 +242,7 @@ def _scoreboard(evidence: Evidence, every: list[Trial], boot: Bootstrap, beats: 
             "against_winner": _brief(against[n]) | {"p_holm": corrected[n]} if n in against else None,
             "train_rows": trials[0].train_rows, "rows_used": min(t.rows_used for t in trials),
             "seconds": sum(t.seconds for t in trials), "cost": _mean_cost(trials), "facts": trials[0].facts, "version": trials[0].version,
-            "params": trials[0].params,
+            "params": trials[0].params, "running_per_row": costs[n],
         })
     seen = set(evidence.losses)
     for t in every:

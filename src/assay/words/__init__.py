@@ -47,7 +47,19 @@ def _plain(value: Any, lang: str) -> Any:
         return value.to(lang)
     if isinstance(value, (list, tuple)):
         return ("、" if lang == "zh" else ", ").join(str(_plain(v, lang)) for v in value)
-    return value
+    return _Figure(value) if isinstance(value, float) else value
+
+
+class _Figure(float):
+    """A number that a sentence rounds without falling into 1.2e+04: 'g' formats spell it out between 1e-5 and 1e12."""
+
+    def __format__(self, spec: str) -> str:
+        text = float.__format__(self, spec)
+        if not spec.endswith("g") or "e" not in text or not 1e-5 <= abs(self) < 1e12:
+            return text
+        rounded = float(text)
+        sign = "+" if spec.startswith("+") else ""
+        return format(rounded, f"{sign},.0f") if abs(rounded) >= 1 else format(rounded, f"{sign}.7f").rstrip("0")
 
 
 def _packed(value: Any) -> Any:
