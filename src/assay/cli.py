@@ -99,7 +99,7 @@ def run_command(
     source = file or fields.get("data")
     if source is None:
         raise typer.BadParameter(say("Name a file, or a case file with data = '...'.").to(lang))
-    fields |= {name: value for name, value in flags.items() if value not in (None, False, (), {})}
+    fields |= {name: value for name, value in flags.items() if value or (value == 0 and value is not False)}  # --margin 0 and --seed 0 count
     fields.pop("data", None)
     _play(lambda api, observe: api.run(source, out=out, observe=observe, since_process_start=True, **fields), lang, as_json)
 
