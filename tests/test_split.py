@@ -77,6 +77,13 @@ def test_a_copied_text_never_stands_on_both_sides(shape):
         assert not {texts[i] for i in part.train} & {texts[i] for i in part.test}
 
 
+def test_rows_that_say_nothing_are_not_copies_of_each_other():
+    frame = pl.DataFrame({"x": [float(i) for i in range(140)] + [None] * 60, "y": ["a"] * 140 + ["b"] * 60})
+    data = Dataset(frame, Schema((Column("x", "number"), Column("y", "category")), target="y"))
+    rest, _ = holdout(data, share=0.2, seed=0)
+    assert set(frame["y"][rest.tolist()]) == {"a", "b"}
+
+
 def test_a_random_split_keeps_the_shares_of_rare_classes():
     strata = np.r_[np.zeros(950), np.ones(50)].astype(int)
     part = splits(table(1000), folds=1, share=0.2, seed=3, kind="random", strata=strata)[0]

@@ -83,6 +83,9 @@ def copies(data: Dataset) -> np.ndarray | None:
         return None
     hashes = data.frame.select(names).hash_rows(seed=0).to_numpy()
     codes = np.unique(hashes, return_inverse=True)[1]
+    blank = data.frame.select(pl.all_horizontal(pl.col(telling).is_null())).to_series().to_numpy()
+    codes[blank] = codes.max() + 1 + np.arange(int(blank.sum()))  # rows that say nothing are alike, but no copies
+    codes = np.unique(codes, return_inverse=True)[1]
     return codes if codes.max() + 1 < len(data) else None
 
 

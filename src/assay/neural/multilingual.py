@@ -85,7 +85,7 @@ class MultilingualEncoder(Encoder):
 
             try:
                 with safe_open(self.folder / "weights.safetensors", framework="numpy") as saved:
-                    return {key: saved.get_tensor(key) for key in saved.keys()}
+                    return {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118 (it cannot be iterated)
             except SafetensorError:
                 self.hold("weights.safetensors", "unreadable", _WEIGHTS_SHA256)
         with np.load(self.folder / "weights.npz", allow_pickle=False) as saved:
