@@ -26,6 +26,7 @@ from assay.words import Text, say
 
 LARGE = ("scratch", "pretrained", "llm")
 MARGIN = 0.02  # without money: a large model has to cut the small one's loss by this share before anybody cares
+_PRICE = {"regress": "unit=2 CNY"}
 CLOSE = 0.01  # the cheapest model may cost this share of loss against the winner and still be good enough
 
 
@@ -156,7 +157,7 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     sentence = verdict_sentence(outcome, names, effect, boot.mean, beats.get(best_try), best_try, unit, len(evidence.test), case.confidence, blocked)
     board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task, costs)
     notes = notes_of(evidence.trials, every, len(splits), case)
-    return Verdict(outcome, sentence, next_step(outcome, effect, folder, len(data), len(evidence.test), large, in_money), notes, winner,
+    return Verdict(outcome, sentence, next_step(outcome, effect, folder, len(data), len(evidence.test), large, in_money, _PRICE.get(task.name, "error=4.5 CNY")), notes, winner,
                    cheapest, naive, large, small if large else None, effect, money, board)
 
 

@@ -52,15 +52,15 @@ def verdict_sentence(outcome: str, names: dict[str, str], effect: dict[str, Any]
 
 
 def next_step(outcome: str, effect: dict[str, Any] | None, folder: Folder, rows: int, test_rows: int, large: str | None,
-              in_money: bool) -> Text:
+              in_money: bool, price: str) -> Text:
     """What to do now, with the command."""
     where = str(folder.path)
     if outcome == "unknown" and effect and effect["rows_to_settle"]:
         total = int(np.ceil(effect["rows_to_settle"] / test_rows * rows))
         if in_money:
             return say("Label about {more:,} more rows and run again.", more=max(total - rows, 1))
-        return say("Label about {more:,} more rows and run again, or name what an error costs: assay judge {folder} --worth 'error=4.5 CNY'",
-                   more=max(total - rows, 1), folder=where)
+        return say("Label about {more:,} more rows and run again, or name what an error costs: assay judge {folder} --worth '{price}'",
+                   more=max(total - rows, 1), folder=where, price=price)
     if outcome == "nothing_beats_naive":
         return say("Look for columns that know more about the target; until then use the naive answer: {folder}/winner.assay", folder=where)
     if large is None:

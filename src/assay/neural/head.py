@@ -87,7 +87,7 @@ class Head:
         if self.classes:
             best, best_loss, start, kept = PENALTIES[0], np.inf, None, None
             for penalty in PENALTIES:
-                line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline)
+                line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline, tolerance=1e-5)
                 loss = self.loss_of(truth[held], line.scores(x[held]))
                 if loss < best_loss:
                     best, best_loss, kept = penalty, loss, start
