@@ -87,13 +87,13 @@ class Head:
         if self.classes:
             best, best_loss, start, kept = PENALTIES[0], np.inf, None, None
             for penalty in PENALTIES:
-                line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline, tolerance=1e-5)
+                line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline, tolerance=1e-4)
                 loss = self.loss_of(truth[held], line.scores(x[held]))
                 if loss < best_loss:
                     best, best_loss, kept = penalty, loss, start
                 if loss > best_loss * 1.02 or time.monotonic() > deadline:
                     break
-            return logistic(x, truth, self.classes, best, blocks, start=kept, deadline=last)[0], best, best_loss
+            return logistic(x, truth, self.classes, best, blocks, start=kept, deadline=last, tolerance=1e-5)[0], best, best_loss
         lines = ridge(x[rest], truth[rest], ALPHAS, blocks)
         # for absolute and pinball loss the line is least squares and its level is what the loss asks: a quantile of
         # the residuals on rows that it has not seen
