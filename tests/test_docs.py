@@ -14,7 +14,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import numpy as np
 import polars as pl
 import pytest
@@ -36,7 +35,7 @@ QUICK = {"judge.md", "predict.md", "report.md", "doctor.md", "prices.md", "run-f
 ELSEWHERE = {"bundle.md"}  # executed by tests/test_bundle.py
 NOT_RUN = {"make", "pip"}  # make: its targets are checked; pip: would change the environment
 TIME = "19s"  # instead of the minutes that documents name; below 20 s a contest has one fold
-COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 class Block(NamedTuple):
@@ -279,7 +278,8 @@ def test_every_command_has_a_page_that_names_all_its_options(command):
     pages = [page for page in DOCS if re.search(rf"^#+ `assay {command}`$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)]
     assert len(pages) == 1, f"assay {command}: {pages}"
     text = pages[0].read_text(encoding="utf-8")
-    options = [max(p.opts, key=len) for p in COMMANDS[command].params if isinstance(p, click.Option)]
+    options = [max(p.opts, key=len) for p in COMMANDS[command].params if p.param_type_name == "option"]
+    assert "--lang" in options
     assert [o for o in options if not re.search(rf"`{o}[ `]", text)] == []
 
 
