@@ -334,6 +334,22 @@ def test_trees_win_where_the_table_interacts_and_survive_dump_and_load(loss, tmp
     assert np.array_equal(Head.load(tmp_path).predict(embedding, table, table), answer)
 
 
+def test_trees_read_categories_with_unknown_levels_and_answer_probabilities(tmp_path, capfd):
+    rng = np.random.default_rng(2)
+    embedding = rng.normal(size=(1500, 20)).astype(np.float32)
+    table = np.column_stack([rng.normal(size=(1500, 2)), rng.integers(-1, 4, 1500)])
+    truth = (embedding[:, 0] > 0).astype(int) + (((table[:, 0] > 0) & (table[:, 1] > 0)) | (table[:, 2] == 2))
+    head = Head(classes=4).fit(embedding, table.astype(np.float32), table, truth, np.arange(1200), np.arange(1200, 1500),
+                               categories=[2], seed=0, seconds=60, threads=1)
+    assert head.facts["head"] == "trees"
+    answer = head.predict(embedding, table, table)
+    assert answer.shape == (1500, 4)  # the fourth class has no rows
+    np.testing.assert_allclose(answer.sum(axis=1), 1)
+    head.dump(tmp_path)
+    assert np.array_equal(Head.load(tmp_path).predict(embedding, table, table), answer)
+    assert "Warning" not in "".join(capfd.readouterr())
+
+
 @needs_minilm
 def test_a_mixed_table_is_answered_by_the_better_of_two_heads():
     data = Regress.example()

@@ -167,7 +167,7 @@ def _grow(columns: np.ndarray, truth: np.ndarray, head: Head, *, categories: lis
     params: dict[str, Any] = {"objective": "multiclass", "num_class": head.classes} if head.classes else {"objective": objective, "alpha": head.quantile}
     params |= {"learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 20, "feature_fraction": 0.8, "verbose": -1, "seed": seed,
                "num_threads": threads, "deterministic": True, "force_row_wise": True}
-    data = lightgbm.Dataset(columns, truth, categorical_feature=categories, free_raw_data=False)
+    data = lightgbm.Dataset(columns, truth, categorical_feature=categories, free_raw_data=False, params={"verbose": -1})
 
     def in_time(env: Any) -> None:
         if time.monotonic() > deadline:
