@@ -18,7 +18,7 @@ from assay.contest.budget import Clock, process_age_s
 from assay.contest.folder import Folder, Trial, write_json
 from assay.contest.judge import Verdict, gather
 from assay.contest.judge import judge as judge_folder
-from assay.contest.run import Event, fit_again, imports, line_up, play
+from assay.contest.run import IMPORTS, Event, fit_again, line_up, play
 from assay.contest.workers import Workers
 from assay.data.dataset import KINDS, Dataset, Schema
 from assay.data.read import read
@@ -76,14 +76,13 @@ def run(
     clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
     folder = Folder(fresh_folder(source, out))
     observe(Event("clock", "", -1, clock.total_s))
-    with Workers(imports([])) as workers:
+    with Workers(IMPORTS) as workers:
         reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column)
         data, notes = _with_answers(reading.dataset, case)
         task, why = _task(case, data)
         for note in (*columns_read(data.schema), *reading.notes, *notes, why):
             observe(note)
         entries = line_up(case, task, data.schema)
-        workers.preload(imports(entries))
         parts, how = _splits(case, task, data)
         observe(how)
         data_about = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "assay": assay.__version__, "split": how.json(),
@@ -105,19 +104,26 @@ def resume(path: str | Path, *, observe: Callable[[Event | Text], None] = lambda
     used = sum(t.seconds for t in folder.trials())
     clock = Clock(case.time_s, used_s=used + (process_age_s() if since_process_start else 0.0))
     observe(Event("clock", "", -1, clock.total_s))
-    with Workers(imports(entries)) as workers:
+    with Workers(IMPORTS) as workers:
         return _play_and_judge(folder, case, task, data, parts, entries, workers, clock, observe)
 
 
 def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
-    """Judge a finished run again under another worth, margin, confidence or rival. Nothing is retrained."""
+    """Judge a finished run again under another worth, margin, confidence or rival. Nothing is retrained.
+
+    The winner may be another one now: its bundle is packed from the model that was judged, or from its fit on all rows
+    if the run made one. verdict.json and report.html are written anew.
+    """
     folder = Folder(Path(path))
     case, task, data, parts, about = folder.open()
     case = Case.of(case.json() | {k: v for k, v in options.items() if v is not None})
     task = find(task.name).of(data, **_task_options(case))
     verdict = judge_folder(folder, case, task, data, parts, rival=rival)
+    _ship(folder, case, task, data, parts, verdict, None, None, lambda event: None)
     _write_verdict(folder, case, task, data, parts, verdict, about, None)
-    return Run(folder, verdict)
+    judged = Run(folder, verdict)
+    judged.report(folder.path / "report.html", lang=case.lang)
+    return judged
 
 
 def load(path: str | Path) -> Bundle:
@@ -144,16 +150,16 @@ def _play_and_judge(folder: Folder, case: Case, task: Task, data: Dataset, parts
     verdict = judge_folder(folder, case, task, data, parts)
     about = folder.about()
     _write_verdict(folder, case, task, data, parts, verdict, about, clock)
-    _ship(folder, case, task, data, parts, verdict, workers, clock, observe, refit=finished)
+    _ship(folder, case, task, data, parts, verdict, workers if finished else None, clock, observe)
     about_run = Run(folder, verdict)
     _write_verdict(folder, case, task, data, parts, verdict, about, clock)
     about_run.report(folder.path / "report.html")
     return about_run
 
 
-def _ship(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, workers: Workers, clock: Clock,
-          observe: Callable[[Any], None], *, refit: bool) -> None:
-    """Pack the winner and the cheapest that is good enough, fitted on all rows where time allows."""
+def _ship(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, workers: Workers | None,
+          clock: Clock | None, observe: Callable[[Any], None]) -> None:
+    """Pack the winner and the cheapest that is good enough, fitted on all rows where there are workers and time."""
     evidence, _ = gather(folder, case, task, data, parts)
     scores = {row["candidate"]: row for row in verdict.scoreboard}
     packed: dict[str, Path] = {}
@@ -165,14 +171,14 @@ def _ship(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Spl
         trial = evidence.trials[name][0]
         calibration = _calibration(folder, task, data, evidence.trials[name])
         model_folder, rows = folder.model_folder(name, trial.split) / "model", trial.rows_used
+        whole = folder.path / "models" / f"{name}.all"
         needed = trial.cost["fit_wall_s"] * len(data) / max(trial.train_rows, 1) * 1.3 + 0.3
-        left = clock.left() - 0.9
-        if refit and needed < left:
+        left = clock.left() - 0.9 if clock else 0.0
+        if workers and needed < left:
             observe(Event("start", name, -1, note="refit"))
-            again = fit_again(folder, case, trial, calibration, folder.path / "models" / f"{name}.all", max(needed * 1.5, 1.0), left,
-                              workers, observe)
-            if again.status == "done":
-                model_folder, rows = folder.path / "models" / f"{name}.all" / "model", again.rows_used
+            fit_again(folder, case, trial, calibration, whole, max(needed * 1.5, 1.0), left, workers, observe)
+        if (whole / "model").exists():  # a dump appears whole or not at all
+            model_folder, rows = whole / "model", len(data)
         candidate = get("assay.families", Candidate, name)
         rng = np.random.default_rng(case.seed)
         sample = data.asked().take(np.sort(rng.choice(len(data), min(len(data), 500), replace=False)))
@@ -232,7 +238,7 @@ def _with_answers(data: Dataset, case: Case) -> tuple[Dataset, list[Text]]:
         data = data.take((~bad).to_numpy())
         notes.append(say("{missing:,} rows without a usable '{name}' were left out.", missing=missing, name=y.name))
     if len(data) < LEAST_ROWS:
-        raise TaskError("There are {rows} rows; at least {least} are needed before anything can be judged.", rows=len(data), least=LEAST_ROWS)
+        raise TaskError("Rows found: {rows}. At least {least} are needed before anything can be judged.", rows=len(data), least=LEAST_ROWS)
     if not data.schema.features:
         raise TaskError("Besides the target '{name}' there is no column to learn from (ids do not count).", name=y.name)
     return data, notes

@@ -79,23 +79,24 @@ def run_command(
     explainable: Annotated[bool, typer.Option("--explainable", help=say("Only models that explain themselves.").to(LANG))] = False,
     prices: PricesOption = None,
     seed: Annotated[int | None, typer.Option("--seed", help=say("Seed of splits and fits (default 0).").to(LANG))] = None,
-    case: Annotated[Path | None, typer.Option("--case", help=say("A TOML file that holds any of these under the same names.").to(LANG))] = None,
+    case: Annotated[Path | None, typer.Option("--case", help=say("A TOML file that holds any of these (fields: docs/case-file.md).").to(LANG))] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help=say("Go on with the run in this folder.").to(LANG))] = None,
     out: Out = None,
     as_json: AsJson = False,
-    lang: Lang = LANG,
+    lang: Annotated[str | None, typer.Option("--lang", help=say("Language: en or zh.").to(LANG))] = None,
 ) -> None:
     from assay.case import case_file, llm_fields, pairs
 
     if resume is not None:
-        _play(lambda api, observe: api.resume(resume, observe=observe, since_process_start=True), lang, as_json)
+        _play(lambda api, observe: api.resume(resume, observe=observe, since_process_start=True), lang or LANG, as_json)
         return
+    fields = case_file(case) if case else {}
+    lang = lang or str(fields.get("lang", LANG))
     flags = {"target": target, "time_s": time, "memory_mb": memory, "task": task, "loss": loss, "quantile": quantile, "worth": worth,
              "requests_per_month": requests, "latency_ms": latency, "artefact_mb": size, "margin": margin, "confidence": confidence,
              "kinds": pairs(kind or []), "group": group, "time_column": time_column, "split": split, "folds": folds, "test_rows": test_rows,
              "drop_missing_target": drop_missing_target, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
              "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
-    fields = case_file(case) if case else {}
     source = file or fields.get("data")
     if source is None:
         raise typer.BadParameter(say("Name a file, or a case file with data = '...'.").to(lang))
@@ -147,7 +148,9 @@ def show_command(bundle: Annotated[Path, typer.Argument(help=say("A .assay file.
 
 
 @app.command(name="report", help=say("Write the report of a run again, in the other language or elsewhere.\n\nassay report RUN --lang zh -o report-zh.html").to(LANG))
-def report_command(folder: Annotated[Path, typer.Argument(help=say("Folder of a run.").to(LANG))], out: Out = None, lang: Lang = LANG) -> None:
+def report_command(folder: Annotated[Path, typer.Argument(help=say("Folder of a run.").to(LANG))],
+                   out: Annotated[Path | None, typer.Option("--out", "-o", help=say("The HTML file (default: report.html in the run's folder).").to(LANG))] = None,
+                   lang: Lang = LANG) -> None:
     from assay.report.html import write
 
     typer.echo(write(folder, out or folder / "report.html", lang=lang))

@@ -140,8 +140,8 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     corrected = holm({n: g.p for n, g in beats.items()})
     champions = [n for n in beats if n in allowed and beats[n].value > 0 and corrected[n] < 1 - case.confidence]
     if not champions:
-        winner, outcome = naive, "nothing_beats_naive"
-    elif winner == naive:
+        winner, outcome = naive, "nothing_beats_naive" if beats else "unknown"
+    else:
         winner = best(champions) or naive
     less = costs[large] - costs[small] if in_money and large else 0.0
     gain = boot.gain(small, large, less=less) if large and large != small else None
@@ -156,7 +156,7 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     best_try = min(beats, key=lambda n: (net[n], n), default=naive)
     sentence = verdict_sentence(outcome, names, effect, boot.mean, beats.get(best_try), best_try, unit, len(evidence.test), case.confidence, blocked)
     board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task, costs)
-    notes = notes_of(evidence.trials, every, len(splits), case)
+    notes = notes_of(evidence.trials, every, len(splits), case, large)
     return Verdict(outcome, sentence, next_step(outcome, effect, folder, len(data), len(evidence.test), large, in_money, _PRICE.get(task.name, "error=4.5 CNY")), notes, winner,
                    cheapest, naive, large, small if large else None, effect, money, board)
 

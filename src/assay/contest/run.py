@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,9 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
             reason = say("it was left out on request")
         elif case.explainable and not candidate.explainable:
             reason = say("the case asks for an explainable model, and it is not one")
+        elif case.time_s < LEAST_FOR_SLOW_S and any(p in candidate.needs for p in SLOW_IMPORTS):
+            reason = say("its libraries take seconds to load, too long for a budget of {time:g} s; {least:g} s would do", time=case.time_s,
+                         least=LEAST_FOR_SLOW_S)
         elif case.offline and candidate.online and not _loopback(case.llm_url):
             reason = say("the case asks for an offline model, and it needs a network")
         reason = reason or candidate.refuses(task, schema)
@@ -68,10 +71,9 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
     return out
 
 
-def imports(entries: Iterable[Entry]) -> list[str]:
-    """What the children's parent should have imported before it forks them."""
-    heavy = {package for e in entries if not e.reason for package in e.candidate.needs if package == "torch"}
-    return ["numpy", "polars", "pyarrow", "scipy.sparse", "sklearn.linear_model", "lightgbm", "safetensors.numpy", *sorted(heavy)]
+IMPORTS = ["numpy", "polars", "pyarrow", "scipy.sparse", "scipy.optimize", "sklearn.linear_model", "lightgbm", "safetensors.numpy"]
+SLOW_IMPORTS = ("torch",)  # 3 s: loaded once, when the first candidate that needs it is at its turn
+LEAST_FOR_SLOW_S = 15.0
 
 
 def play(folder: Folder, case: Case, entries: list[Entry], folds: int, workers: Workers, clock: Clock,
@@ -117,6 +119,8 @@ def _one(folder: Folder, case: Case, entry: Entry, split: int, waiting: list[Ent
         return replace(blank, reason=say("it needs at least {needed:.1f} s, and its part of the time left was {part:.1f} s",
                                          needed=max(LEAST_S, candidate.at_least_s), part=part))
     limit = min(part * _GRACE + 0.5, clock.left_for_trials()) if len(waiting) > 1 else clock.left_for_trials()
+    if slow := [p for p in candidate.needs if p in SLOW_IMPORTS]:
+        workers.preload(slow)
     observe(Event("start", candidate.name, split, part))
     work = folder.path / "logs"
     job = {"kind": "trial", "folder": str(folder.path), "candidate": candidate.name, "params": entry.params, "split": split,

@@ -20,9 +20,9 @@ def verdict_sentence(outcome: str, names: dict[str, str], effect: dict[str, Any]
                      best_try: str, unit: Text, rows: int, confidence: float, blocked: Text | None) -> Text:
     """names: large, small, naive, winner. mean: loss of each. beat: gain of `best_try` over naive. blocked: the limit that the large one breaks."""
     percent = confidence * 100
+    if beat is None:
+        return say("Only the naive answer finished, so nothing could be compared with it.")
     if outcome == "nothing_beats_naive":
-        if beat is None:
-            return say("Nothing beats the naive answer: no other candidate finished.")
         return say("Nothing beats the naive answer: the best try, {best}, changes the {unit} by {gain:+.4g} ({percent:.0f} % interval "
                    "{low:+.4g} to {high:+.4g}) on {rows:,} test rows; a gain of {mde:.2g} would have been found.",
                    best=best_try, unit=unit, gain=-beat.value, low=-beat.high, high=-beat.low, percent=percent, rows=rows,
@@ -68,7 +68,7 @@ def next_step(outcome: str, effect: dict[str, Any] | None, folder: Folder, rows:
     return say("assay predict {folder}/winner.assay NEW.csv -o answers.csv", folder=where)
 
 
-def notes_of(compared: dict[str, list[Trial]], every: list[Trial], folds: int, case: Case) -> tuple[Text, ...]:
+def notes_of(compared: dict[str, list[Trial]], every: list[Trial], folds: int, case: Case, large: str | None) -> tuple[Text, ...]:
     """What a reader has to know besides. compared: the trials behind the scoreboard; every: all, the failed among them."""
     notes = []
     finished = len(next(iter(compared.values())))
@@ -77,6 +77,8 @@ def notes_of(compared: dict[str, list[Trial]], every: list[Trial], folds: int, c
     fewer = [n for n, t in compared.items() if t[0].rows_used < t[0].train_rows]
     if fewer:
         notes.append(say("{names} learnt from fewer rows than there are, to stay in time; all were judged on the same test rows.", names=fewer))
+    if large and any(t.facts.get("short_of_time") or t.rows_used < t.train_rows for t in compared[large]):
+        notes.append(say("{large} was short of time; a longer --time may change the verdict.", large=large))
     lost = sorted({t.candidate for t in every if t.status == "done"} - compared.keys())
     if lost:
         notes.append(say("{names} finished some folds but not all, and could not be compared.", names=lost))

@@ -135,6 +135,8 @@ class Boosting(Model):
         return out
 
     def predict(self, asked: Dataset) -> np.ndarray:
+        if not len(asked):
+            return np.zeros((0, self.task.width))
         return self._answer(self.booster.predict(self._matrix(asked)))
 
     def predict_row(self, row: dict[str, Any]) -> np.ndarray:

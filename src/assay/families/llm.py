@@ -380,5 +380,6 @@ def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
 
 llm = Candidate(
     name="llm", rung="llm", tasks=("classify", "regress"), build=LLM, prepare=_prepare, online=True, share=10.0, valid_rows=100,
-    source="https://platform.openai.com/docs/api-reference/chat", version=f"prompt {VERSION}",
+    source="https://platform.openai.com/docs/api-reference/chat", licence="that of the model behind the endpoint",
+    version=f"prompt {VERSION}",
 )

@@ -63,6 +63,8 @@ class Mlp(Model):
                       "networks": {t.lift: share for share, t in trained}}
         if first.rows + len(held) < len(train):
             self.facts["rows_used"] = first.rows + len(held)
+        if not all(t.whole for _, t in trained):
+            self.facts["short_of_time"] = True
         return self
 
     def _readable_rows(self, train: Dataset, rest: np.ndarray, deadline: float) -> int:
@@ -76,6 +78,8 @@ class Mlp(Model):
         return max(_PILOT, int(0.2 * (deadline - time.monotonic()) / row_s))
 
     def predict(self, asked: Dataset) -> np.ndarray:
+        if not len(asked):
+            return np.zeros((0, self.task.width))
         return self._finished(self._said(self.columns.read(asked)))
 
     def predict_row(self, row: dict[str, Any]) -> np.ndarray:
@@ -132,7 +136,9 @@ CANDIDATE = Candidate(
     build=Mlp,
     needs={"torch": "deep"},
     share=6.0,
-    at_least_s=6.0,
+    at_least_s=2.0,
+    licence="MIT, assay's own code",
+    version="1",
     source="TabM (Gorishniy et al. 2025, arXiv:2410.24210), RealMLP (Holzmüller et al. 2024, arXiv:2407.04491), "
     "number embeddings (Gorishniy et al. 2022, arXiv:2203.05556), fastText (Joulin et al. 2017, arXiv:1607.01759)",
 )

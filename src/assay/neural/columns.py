@@ -65,7 +65,9 @@ class Columns:
     def learn(cls, data: Dataset) -> Columns:
         """What these training rows say of the schema's features. A column with one value only is left out."""
         out = cls()
-        frame, center, scale = data.frame, [], []
+        frame = data.frame
+        center: list[float] = []
+        scale: list[float] = []
         for column in data.schema.of_kind("number", "time"):
             parts = [""] if column.kind == "number" else list(_PARTS)
             for part in parts:
@@ -92,9 +94,9 @@ class Columns:
                 (out.one_hot if counts.height <= ONE_HOT else out.embedded).append((column.name, codes))
         texts = data.schema.of_kind("text")
         for column in texts:
-            values = frame[column.name].to_list()
-            mode = "chars" if share_of_han(values[:500]) > 0.3 else "words"
-            vocabulary = Vocabulary.learn(values, mode, MOST_NGRAMS // len(texts))
+            words = frame[column.name].to_list()
+            mode = "chars" if share_of_han(words[:500]) > 0.3 else "words"
+            vocabulary = Vocabulary.learn(words, mode, MOST_NGRAMS // len(texts))
             if len(vocabulary.buckets):
                 out.texts.append((column.name, vocabulary))
         return out
@@ -131,7 +133,8 @@ class Columns:
             if part or not (value is None or isinstance(value, (float, int))):
                 return None
             raw[0, i] = np.nan if value is None or value in (np.inf, -np.inf) else value
-        hot, codes = [], []
+        hot: list[np.ndarray] = []
+        codes: list[np.ndarray] = []
         for columns, found in ((self.one_hot, hot), (self.embedded, codes)):
             for name, known in columns:
                 value = row.get(name)

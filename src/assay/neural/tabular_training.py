@@ -49,6 +49,7 @@ class Trained:
     best_epoch: int
     device: str
     rows: int
+    whole: bool  # the default schedule on all rows: no time was lacking
 
 
 def train_all(
@@ -146,7 +147,8 @@ def train(
         # It learnt all it could while the rate was still high: the same again, with a rate that comes down in time.
         run = _Run(start, fixed, sizes, settings, seed, device)
         made = min(made, _schedule(run, batches, judged, short, a_round, seed, deadline, settings["patience"], note), key=lambda m: m.best)
-    return Trained(made.arrays or start, sizes, settings["lift"], made.curve, made.best_epoch, device, len(batches))
+    return Trained(made.arrays or start, sizes, settings["lift"], made.curve, made.best_epoch, device, len(batches),
+                   planned == epochs and len(batches) == len(taught))
 
 
 @dataclass(frozen=True)
