@@ -73,7 +73,7 @@ class Boosting(Model):
         if self.text.columns:
             start, probe = time.monotonic(), min(len(train), 2000)
             TextEncoder(self.schema).fit_transform(train.frame[:probe])
-            most = min(most, int(probe / (time.monotonic() - start) * budget.left() / 4))
+            most = min(most, int(probe / (time.monotonic() - start) * budget.left() / 3))
         if len(train) <= max(most, 200):
             return train
         self.facts["rows_used"] = most

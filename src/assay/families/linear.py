@@ -61,7 +61,7 @@ class Linear(Model):
             start, probe = time.monotonic(), min(len(train), 2000)
             TextEncoder(self.schema).fit_transform(train.frame[:probe])
             rate = probe / (time.monotonic() - start)
-            most = min(most, int(rate * budget.left() / 4 / max(1, self.task.width**0.5)))
+            most = min(most, int(rate * budget.left() / 2 / max(1, self.task.width / 2) ** 0.5))
         if len(train) <= max(most, 200):
             return train
         self.facts["rows_used"] = most
