@@ -72,7 +72,9 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
 
 
 IMPORTS = ["numpy", "polars", "pyarrow", "scipy.sparse", "scipy.optimize", "sklearn.linear_model", "lightgbm", "safetensors.numpy"]
-SLOW_IMPORTS = ("torch",)  # 3 s: loaded once, when the first candidate that needs it is at its turn
+# 3 s, loaded once, when the first candidate that needs it is at its turn. torch's first optimizer step imports
+# torch._dynamo, another second in every child that would do it itself.
+SLOW_IMPORTS = {"torch": ("torch", "torch._dynamo", "torch.optim")}
 LEAST_FOR_SLOW_S = 15.0
 
 
@@ -119,8 +121,9 @@ def _one(folder: Folder, case: Case, entry: Entry, split: int, waiting: list[Ent
         return replace(blank, reason=say("it needs at least {needed:.1f} s, and its part of the time left was {part:.1f} s",
                                          needed=max(LEAST_S, candidate.at_least_s), part=part))
     limit = min(part * _GRACE + 0.5, clock.left_for_trials()) if len(waiting) > 1 else clock.left_for_trials()
-    if slow := [p for p in candidate.needs if p in SLOW_IMPORTS]:
-        workers.preload(slow)
+    for package in candidate.needs:
+        if package in SLOW_IMPORTS:
+            workers.preload(list(SLOW_IMPORTS[package]))
     observe(Event("start", candidate.name, split, part))
     work = folder.path / "logs"
     job = {"kind": "trial", "folder": str(folder.path), "candidate": candidate.name, "params": entry.params, "split": split,
