@@ -260,13 +260,22 @@ def _task_options(case: Case) -> dict[str, Any]:
     return options | ({"costs": case.worth.costs, "currency": case.worth.currency} if case.worth else {})
 
 
+def _affordable_folds(n: int, time_s: float) -> int:
+    """Few rows need folds, or the interval is too wide to say anything; each fold costs every candidate a trial."""
+    if time_s < 20:
+        return 1
+    if n < 1000:
+        return 5 if time_s >= 60 else 3
+    return 3 if n < 3000 and time_s >= 60 else 1
+
+
 def _splits(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]:
     """The splits of this case and a sentence that says how they were made."""
     kind = case.split or ("group" if data.schema.group else "time" if data.schema.time else "random")
     if kind not in ("random", "group", "time"):
         raise InputError("There is no split '{kind}'. There are: random, group, time.", kind=kind)
     n = len(data)
-    folds = case.folds or (1 if case.time_s < 20 else 5 if n < 1000 else 3 if n < 3000 else 1)
+    folds = case.folds or _affordable_folds(n, case.time_s)
     if kind == "group" and data.schema.group:
         folds = min(folds, max(1, data.frame[data.schema.group].n_unique() // 2))
     most = case.test_rows or min(MOST_TEST_ROWS, max(500, int(100 * case.time_s)))

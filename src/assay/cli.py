@@ -67,7 +67,7 @@ def run_command(
     group: Annotated[str | None, typer.Option("--group", help=say("Column whose rows belong together (a patient, a machine).").to(LANG))] = None,
     time_column: Annotated[str | None, typer.Option("--time-column", help=say("Column of time: the future judges.").to(LANG))] = None,
     split: Annotated[str | None, typer.Option("--split", help=say("random, group or time.").to(LANG))] = None,
-    folds: Annotated[int | None, typer.Option("--folds", min=1, max=20, help=say("Splits (default 5 below 1,000 rows, 3 below 3,000, else 1).").to(LANG))] = None,
+    folds: Annotated[int | None, typer.Option("--folds", min=1, max=20, help=say("Splits (default 5 below 1,000 rows, 3 below 3,000, else 1; fewer in a short time).").to(LANG))] = None,
     test_rows: Annotated[int | None, typer.Option("--test-rows", min=10, help=say("Most rows that judge.").to(LANG))] = None,
     drop_missing_target: Annotated[bool, typer.Option("--drop-missing-target", help=say("Leave out rows without a target.").to(LANG))] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help=say("Only this candidate (and naive), may be repeated.").to(LANG))] = None,

