@@ -1,6 +1,6 @@
 """Do budgets hold? Random runs of the command line with budgets of 5 s to 60 s, wall time of the whole process.
 
-Usage: python bench/budget.py [runs] [seed]. A run overruns if it takes more than the budget + 2 % + 1 s.
+Usage: python bench/budget.py [runs] [seed] [at once]. A run overruns if it takes more than the budget + 2 % + 1 s.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,11 @@ def table(rng: np.random.Generator, folder: Path) -> tuple[Path, str]:
     return path, f"{n:,} x {len(columns)}"
 
 
-def main(runs: int, seed: int) -> None:
+def main(runs: int, seed: int, at_once: int) -> None:
     assay = str(Path(sys.executable).parent / "assay")
-    over, rows, outcomes = [], [], {}
-    for i in range(runs):
+    outcomes: dict[str, int] = {}
+
+    def one(i: int) -> tuple[float, float, str, str]:
         rng = np.random.default_rng([seed, i])
         budget = round(float(rng.uniform(5, 60)), 1)
         with tempfile.TemporaryDirectory() as folder:
@@ -46,12 +48,16 @@ def main(runs: int, seed: int) -> None:
                                   capture_output=True, text=True, check=False)
             wall = time.perf_counter() - start
         verdict = json.loads(done.stdout)["outcome"] if done.returncode == 0 else f"exit {done.returncode}: {done.stderr.strip()[:80]}"
-        outcomes[verdict] = outcomes.get(verdict, 0) + 1
-        over.append(wall - budget)
-        rows.append((budget, wall, shape, verdict))
         print(f"{i + 1}/{runs} budget {budget} wall {wall:.1f} {shape} {verdict}", flush=True)
+        return budget, wall, shape, verdict
+
+    with ThreadPoolExecutor(at_once) as lanes:
+        rows = list(lanes.map(one, range(runs)))
+    for *_, verdict in rows:
+        outcomes[verdict] = outcomes.get(verdict, 0) + 1
+    over = [wall - budget for budget, wall, *_ in rows]
     broke = [r for r in rows if r[1] > r[0] * 1.02 + 1.0]
-    publish("budget", f"## Budgets are contracts\n\n`python bench/budget.py {runs} {seed}`: random tables, random budgets of 5 s to 60 s, wall time of the "
+    publish("budget", f"## Budgets are contracts\n\n`python bench/budget.py {runs} {seed} {at_once}`: {at_once} at a time, random tables, random budgets of 5 s to 60 s, wall time of the "
             "whole process against the budget. An overrun is more than 2 % + 1 s. Outcomes: "
             + ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())) + ".",
             ["runs", "overruns", "largest wall - budget s", "median wall / budget"],
@@ -59,4 +65,4 @@ def main(runs: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100, int(sys.argv[2]) if len(sys.argv) > 2 else 0, int(sys.argv[3]) if len(sys.argv) > 3 else 1)
