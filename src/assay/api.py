@@ -15,6 +15,7 @@ import numpy as np
 import assay
 from assay.case import Case
 from assay.contest.budget import Clock, process_age_s
+from assay.contest.cost import prices
 from assay.contest.folder import Folder, Trial, write_json
 from assay.contest.judge import Verdict, gather
 from assay.contest.judge import judge as judge_folder
@@ -73,6 +74,7 @@ def run(
     """
     case = Case.of(options | {"target": target} if target else options)
     case = replace(case, data=str(source) if isinstance(source, (str, Path)) else case.data)
+    prices(case.prices).rate(case.worth.currency if case.worth else "")  # a missing price is said now, not after the contest
     clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
     folder = Folder(fresh_folder(source, out))
     observe(Event("clock", "", -1, clock.total_s))
@@ -91,7 +93,7 @@ def run(
             folder.begin(case, task, data, parts, data_about)
             return _play_and_judge(folder, case, task, data, parts, entries, workers, clock, observe)
         except BaseException:
-            if not folder.trials_file.exists():
+            if not any(t.status == "done" for t in folder.trials()):
                 shutil.rmtree(folder.path, ignore_errors=True)  # nothing finished: leave nothing half-written
             raise
 
