@@ -160,8 +160,11 @@ def _mapped(path: Path) -> pl.DataFrame:
 def write_json(path: Path, packed: Any) -> None:
     """Whole or not at all."""
     partial = path.with_name(path.name + ".tmp")
-    with partial.open("w", encoding="utf-8") as sink:
-        json.dump(packed, sink, ensure_ascii=False, indent=1)
-        sink.flush()
-        os.fsync(sink.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as sink:
+            json.dump(packed, sink, ensure_ascii=False, indent=1)
+            sink.flush()
+            os.fsync(sink.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
