@@ -149,6 +149,8 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     effect = _effect(gain, margin, boot.mean[small], len(evidence.test), case.confidence) if gain else None
     if champions:
         outcome = "not_worth_it" if blocked else _outcome(gain, margin)
+        if large and not rival:  # what is handed over follows the verdict
+            winner = large if outcome == "worth_it" else small if outcome == "not_worth_it" and small in champions else winner
     cheapest = _cheapest(evidence, boot, allowed, winner, naive, costs, rung, champions)
     money = _money(case, gain, costs, large, small, currency) if in_money and gain and large else None
     names = {"large": large or "", "small": small, "naive": naive, "winner": winner}
