@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -148,7 +149,7 @@ class TextEncoder:
     Chinese: characters 1-3 (a Han character is a word, so words 1-2 too). State: `kept` int64, `idf` float32.
     """
 
-    def __init__(self, schema: Schema, *, bits: int = 18, most: int = 200_000, min_rows: int = 2) -> None:
+    def __init__(self, schema: Schema, *, bits: int = 20, most: int = 200_000, min_rows: int = 2) -> None:
         columns = schema.of_kind("text")
         self.columns = [c.name for c in columns]
         self.chinese = [c.language == "zh" for c in columns]
@@ -156,7 +157,7 @@ class TextEncoder:
         self.kept = np.zeros(0, dtype=np.int64)
         self.idf = np.zeros(0, dtype=np.float32)
 
-    def _counts(self, texts: list[list[str | None]]) -> Any:
+    def _counts(self, texts: Sequence[Sequence[str | None]]) -> Any:
         from scipy.sparse import hstack
 
         parts = [hashed(column, chars=(1, 3) if zh else (3, 5), words=(1, 2), bits=self.bits)
@@ -165,20 +166,29 @@ class TextEncoder:
 
     def fit_transform(self, frame: pl.DataFrame) -> Any:
         """CSR float32 (n, len(kept)); learns `kept` and `idf`."""
-        counts = self._counts([frame[c].to_list() for c in self.columns])
+        return self.learn([frame[c].to_list() for c in self.columns])
+
+    def learn(self, texts: Sequence[Sequence[str | None]]) -> Any:
+        """`fit_transform` of lists of texts, one list a column."""
+        counts = self._counts(texts)
+        n = counts.shape[0]
         rows_with = np.bincount(counts.indices, minlength=counts.shape[1])
-        enough = np.flatnonzero(rows_with >= min(self.min_rows, max(1, frame.height // 20)))
+        enough = np.flatnonzero(rows_with >= min(self.min_rows, max(1, n // 20)))
         if len(enough) > self.most:
             enough = np.sort(enough[np.argsort(-rows_with[enough], kind="stable")[: self.most]])
         self.kept = enough
-        self.idf = (np.log((1 + frame.height) / (1 + rows_with[enough])) + 1).astype(np.float32)
+        self.idf = (np.log((1 + n) / (1 + rows_with[enough])) + 1).astype(np.float32)
         return self._weighted(counts)
 
     def transform(self, frame: pl.DataFrame) -> Any:
-        return self._weighted(self._counts([frame[c].to_list() for c in self.columns]))
+        return self.rows([frame[c].to_list() for c in self.columns])
 
     def transform_row(self, row: dict[str, Any]) -> Any:
-        return self._weighted(self._counts([[row.get(c)] for c in self.columns]))
+        return self.rows([[row.get(c)] for c in self.columns])
+
+    def rows(self, texts: Sequence[Sequence[str | None]]) -> Any:
+        """CSR float32 (n, len(kept)) of lists of texts, one list a column."""
+        return self._weighted(self._counts(texts))
 
     def _weighted(self, counts: Any) -> Any:
         from scipy.sparse import csr_matrix

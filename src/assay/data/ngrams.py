@@ -16,6 +16,7 @@ import numpy as np
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 _PAIR = np.uint64(0xC2B2AE3D27D4EB4F)
+_AT_ONCE = 20_000  # texts: what is on the way takes about 100 bytes a character
 MOST_CHARACTERS = 4000  # of one text; what a longer one says after that is not read
 
 
@@ -24,8 +25,10 @@ def hashed(texts: Sequence[str | None], *, chars: tuple[int, int], words: tuple[
 
     chars, words: shortest and longest n-gram, (0, 0) for none. Case and full-width forms are folded (NFKC).
     """
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_matrix, vstack
 
+    if len(texts) > _AT_ONCE:
+        return vstack([hashed(texts[i: i + _AT_ONCE], chars=chars, words=words, bits=bits) for i in range(0, len(texts), _AT_ONCE)], format="csr")
     folded = [" " + _fold(t) + " " for t in texts]
     points = np.frombuffer("".join(folded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     lengths = np.fromiter(map(len, folded), dtype=np.int64, count=len(folded))
