@@ -115,8 +115,8 @@ def _one(folder: Folder, case: Case, entry: Entry, split: int, waiting: list[Ent
     others = [e.candidate for e in waiting if e.candidate.name != candidate.name]
     unknown = sum(c.share for c in others if c.name not in taken) + candidate.share * (len(waiting) - len(others))
     part = clock.part(candidate.share, unknown, 1.2 * sum(taken[c.name] for c in others if c.name in taken))
-    if candidate.rung == "naive":  # the floor of every verdict: its small share may round to nothing, and then nobody can be judged
-        part = max(part, min(2.0, clock.left_for_trials()))
+    if candidate.rung == "naive":  # the floor of every verdict: without it nobody can be judged; with millions of rows it is not free
+        part = max(part, min(2.0, clock.left_for_trials()), 0.3 * clock.left_for_trials())
     if part < max(LEAST_S, candidate.at_least_s):
         return replace(blank, reason=say("it needs at least {needed:.1f} s, and its part of the time left was {part:.1f} s",
                                          needed=max(LEAST_S, candidate.at_least_s), part=part))

@@ -68,8 +68,8 @@ class Boosting(Model):
 
     def _affordable(self, train: Dataset, seed: int, budget: Budget) -> Dataset:
         """All rows, or a random part that fits into memory and time; the part is stated."""
-        a_row = 8 * len(self.table.names) * 2.5 + 1500 * len(self.text.columns)
-        most = int(budget.memory_mb * 0.5e6 / max(a_row, 1))
+        a_row = 8 * len(self.table.names) * 7 + 1500 * len(self.text.columns)  # frame, codes and bins, each whole and in parts
+        most = int(budget.memory_mb * 0.6e6 / max(a_row, 1))
         if self.text.columns:
             start, probe = time.monotonic(), min(len(train), 2000)
             TextEncoder(self.schema).fit_transform(train.frame[:probe])
