@@ -17,7 +17,7 @@ from assay.case import Case
 from assay.contest.budget import Clock, process_age_s
 from assay.contest.cost import prices
 from assay.contest.folder import Folder, Trial, write_json
-from assay.contest.judge import Verdict, gather
+from assay.contest.judge import Evidence, Verdict, gather
 from assay.contest.judge import judge as judge_folder
 from assay.contest.run import IMPORTS, Event, fit_again, line_up, play
 from assay.contest.workers import Workers
@@ -120,9 +120,10 @@ def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
     case, task, data, parts, about = folder.open()
     case = Case.of(case.json() | {k: v for k, v in options.items() if v is not None})
     task = find(task.name).of(data, **_task_options(case))
-    verdict = judge_folder(folder, case, task, data, parts, rival=rival)
-    _ship(folder, case, task, data, parts, verdict, None, None, lambda event: None)
-    _write_verdict(folder, case, task, data, parts, verdict, about, None)
+    gathered = gather(folder, case, task, data, parts)
+    verdict = judge_folder(folder, case, task, data, parts, rival=rival, gathered=gathered)
+    _ship(folder, case, task, data, gathered[0], verdict, None, None, lambda event: None)
+    _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], None)
     judged = Run(folder, verdict)
     judged.report(folder.path / "report.html", lang=case.lang)
     return judged
@@ -149,20 +150,20 @@ def _play_and_judge(folder: Folder, case: Case, task: Task, data: Dataset, parts
     finished = play(folder, case, entries, len(parts), workers, clock, observe)
     if not finished:
         observe(say("Stopped by you: judging what has finished."))
-    verdict = judge_folder(folder, case, task, data, parts)
+    gathered = gather(folder, case, task, data, parts)
+    verdict = judge_folder(folder, case, task, data, parts, gathered=gathered)
     about = folder.about()
-    _write_verdict(folder, case, task, data, parts, verdict, about, clock)
-    _ship(folder, case, task, data, parts, verdict, workers if finished else None, clock, observe)
-    about_run = Run(folder, verdict)
-    _write_verdict(folder, case, task, data, parts, verdict, about, clock)
-    about_run.report(folder.path / "report.html")
-    return about_run
+    _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)  # before packing: a kill there loses no verdict
+    _ship(folder, case, task, data, gathered[0], verdict, workers if finished else None, clock, observe)
+    _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)
+    played = Run(folder, verdict)
+    played.report(folder.path / "report.html")
+    return played
 
 
-def _ship(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, workers: Workers | None,
+def _ship(folder: Folder, case: Case, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict, workers: Workers | None,
           clock: Clock | None, observe: Callable[[Any], None]) -> None:
     """Pack the winner and the cheapest that is good enough, fitted on all rows where there are workers and time."""
-    evidence, _ = gather(folder, case, task, data, parts)
     scores = {row["candidate"]: row for row in verdict.scoreboard}
     packed: dict[str, Path] = {}
     for role, name in (("winner", verdict.winner), ("cheapest", verdict.cheapest)):
@@ -200,8 +201,7 @@ def _calibration(folder: Folder, task: Task, data: Dataset, trials: list[Trial])
 
 
 def _write_verdict(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, about: dict[str, Any],
-                   clock: Clock | None) -> None:
-    evidence, _ = gather(folder, case, task, data, parts)
+                   evidence: Evidence, clock: Clock | None) -> None:
     used = clock.used() if clock else sum(t.seconds for t in folder.trials())
     write_json(folder.verdict_file, facts_for_report(case, task, data, parts, verdict, about, evidence, used))
 

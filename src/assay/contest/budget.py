@@ -38,8 +38,8 @@ class Clock:
 
     @property
     def reserve_s(self) -> float:
-        """15 % and at least 1.2 s: bundles, report and leaving take about a second on two busy cores."""
-        return max(1.2, 0.15 * self.total_s)
+        """12 % and a second, at least 1.5 s: judging, bundles, report and leaving take that on two busy cores."""
+        return max(1.5, 0.12 * self.total_s + 1.0)
 
     def left_for_trials(self) -> float:
         return self.left() - self.reserve_s

@@ -107,9 +107,13 @@ def gather(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[S
     return Evidence({n: [done[n][k] for k in order] for n in names}, losses, valid, predictions, train, test, clusters, factor), every
 
 
-def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Split], *, rival: str | None = None) -> Verdict:
-    """Judge what is on disk. rival: compare this candidate instead of the best large one. Nothing is trained."""
-    evidence, every = gather(folder, case, task, data, splits)
+def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Split], *, rival: str | None = None,
+          gathered: tuple[Evidence, list[Trial]] | None = None) -> Verdict:
+    """Judge what is on disk. rival: compare this candidate instead of the best large one. Nothing is trained.
+
+    gathered: what `gather` returned for the same case, if it is at hand.
+    """
+    evidence, every = gathered or gather(folder, case, task, data, splits)
     rate = prices(case.prices)
     if rival is not None and rival not in evidence.losses:
         raise InputError("'{name}' did not finish in this run. Finished: {names}.", name=rival, names=list(evidence.losses))
