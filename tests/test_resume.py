@@ -25,11 +25,11 @@ def started(folder, *more):
 
 
 def facts(text):
-    """What has to be the same: everything that is not a measured time, size or date."""
+    """What has to be the same: everything that is not a measured time, size or date, or (the cheapest) chosen by one."""
     verdict = json.loads(text)
     board = [{k: row.get(k) for k in ("candidate", "rung", "status", "loss", "low", "high", "valid_loss", "metrics", "gain_over_naive",
                                       "against_winner", "rows_used")} for row in verdict["scoreboard"]]
-    kept = {k: verdict[k] for k in ("outcome", "winner", "cheapest", "large", "small", "effect", "curves")}
+    kept = {k: verdict[k] for k in ("outcome", "winner", "large", "small", "effect", "curves")}
     return kept | {"board": board, "fingerprint": verdict["data"]["fingerprint"]}
 
 

@@ -21,6 +21,7 @@ from assay.contest.statistics import Bootstrap, Interval, detectable, fold_facto
 from assay.data.dataset import Dataset
 from assay.data.split import Split
 from assay.errors import BudgetError, InputError
+from assay.families.base import RUNGS
 from assay.tasks.base import Task
 from assay.words import Text, say
 
@@ -220,7 +221,8 @@ def _cheapest(evidence: Evidence, boot: Bootstrap, allowed: list[str], winner: s
         behind = boot.gain(n, winner)
         if behind.value <= CLOSE * boot.mean[winner] or (behind.low <= 0 and behind.value <= 2 * CLOSE * boot.mean[winner]):
             good.append(n)
-    return min(good, key=lambda n: (costs[n] if costs[n] else 0.0, n))
+    near = 2 * min(costs[n] for n in good)  # measured times this close say nothing: the lower rung is the cheaper one
+    return min((n for n in good if costs[n] <= near), key=lambda n: (RUNGS.index(rung(n)), costs[n], n))
 
 
 def _money(case: Case, gain: Interval, costs: dict[str, float], large: str, small: str, currency: str) -> dict[str, Any]:
