@@ -67,17 +67,16 @@ def play(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[s
     model.fit(train.take(rest), seed=job["seed"], budget=clock.budget(0.48))
     first_fit_s = time.monotonic() - fit_started
     clock.say("validating")
+    held_out = train.take(held)
     begin = time.monotonic()
-    valid = _checked(task, model.predict(train.take(held).asked()), len(held))
+    valid = _checked(task, model.predict(held_out.asked()), len(held))
     clock.answering(begin, rows=len(held))
-    np.savez(_made(folder.validation_file(candidate.name, job["split"])), rows=split.train[held], prediction=valid)
-    truth = task.truth(train.take(held))
-    calibration = task.calibration(truth, valid)
-    valid_loss = float(task.losses(train, train.take(held), task.calibrated(valid, calibration)).mean())
+    np.savez(folder.validation_file(candidate.name, job["split"]), rows=split.train[held], prediction=valid)
+    calibration = task.calibration(task.truth(held_out), valid)
+    valid_loss = float(task.losses(train, held_out, task.calibrated(valid, calibration)).mean())
 
     facts, hurried = dict(model.facts), bool(model.facts.get("short_of_time"))
-    predict_s = clock.predict_s
-    if first_fit_s * len(train) / len(rest) < clock.left() - predict_s:
+    if first_fit_s * len(train) / len(rest) < clock.left() - clock.predict_s:
         meter = Meter()  # the price of a fit is that of one fit
         model = candidate.build(task, data.schema, **job["params"])
         model.fit(train, seed=job["seed"], budget=clock.budget_left())
@@ -101,7 +100,7 @@ def play(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[s
     answering = meter.read(rate.watts_per_core)
     prediction = task.calibrated(raw, calibration)
     losses = task.losses(train, test, prediction)
-    np.save(_made(folder.prediction_file(candidate.name, job["split"])), prediction.astype(np.float32))
+    np.save(folder.prediction_file(candidate.name, job["split"]), prediction.astype(np.float32))
     rows = max(len(test), 1)
     cost = {
         "fit_s": spent["cpu_s"], "fit_wall_s": spent["wall_s"], "predict_s_per_row": answering["cpu_s"] / rows,
@@ -199,11 +198,6 @@ def _latency(model: Model, task: Task, calibration: dict[str, Any], asked: Datas
 
 def _size_mb(folder: Path) -> float:
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 if __name__ == "__main__":
