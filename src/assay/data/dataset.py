@@ -25,12 +25,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns in file order (the target among them), and roles by column name."""
+    """Columns in file order (the target among them), and roles by column name.
+
+    ordered: the rows stand in order of time although no column says when; used where `time` is None.
+    """
 
     columns: tuple[Column, ...]
     target: str | None = None
     time: str | None = None
     group: str | None = None
+    ordered: bool = False
 
     @property
     def features(self) -> tuple[Column, ...]:
@@ -47,12 +51,12 @@ class Schema:
 
     def json(self) -> dict[str, Any]:
         columns = [{k: v for k, v in vars(c).items() if v is not None} for c in self.columns]
-        return {"columns": columns, "target": self.target, "time": self.time, "group": self.group}
+        return {"columns": columns, "target": self.target, "time": self.time, "group": self.group, "ordered": self.ordered}
 
     @classmethod
     def of(cls, packed: dict[str, Any]) -> Schema:
         columns = tuple(Column(**c) for c in packed["columns"])
-        return cls(columns, packed["target"], packed["time"], packed["group"])
+        return cls(columns, packed["target"], packed["time"], packed["group"], packed.get("ordered", False))
 
 
 @dataclass(frozen=True)

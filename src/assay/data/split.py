@@ -92,9 +92,9 @@ def copies(data: Dataset) -> np.ndarray | None:
 def holdout(data: Dataset, *, share: float, seed: int, strata: np.ndarray | None = None, most: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
     """(rest, held) row numbers, for a model's own tuning and early stopping inside its training rows.
 
-    Follows the group, then the time column, of the schema; else random, keeping the shares of `strata`.
+    Follows the group, then the time column or the order of the rows, of the schema; else random, keeping the shares of `strata`.
     """
-    kind = "group" if data.schema.group else "time" if data.schema.time else "random"
+    kind = "group" if data.schema.group else "time" if data.schema.time or data.schema.ordered else "random"
     if kind == "group" and data.frame[data.schema.group].n_unique() < 3:  # type: ignore[index]
         kind = "random"
     if kind == "time" and len(data) < 10:
@@ -151,16 +151,18 @@ def _stratified_sample(rows: np.ndarray, most: int, rng: np.random.Generator, st
 
 
 def _forward(data: Dataset, folds: int, share: float, test_rows: int | None) -> list[Split]:
-    if data.schema.time is None:
-        raise InputError("A split forward in time needs a time column. Name it with --time-column COLUMN.")
-    stamps = data.frame[data.schema.time]
-    if stamps.null_count():
-        raise InputError(
-            "The time column '{name}' has {n} empty or unreadable rows, so they cannot be ordered.",
-            name=data.schema.time, n=stamps.null_count(),
-        )
-    ranks = _codes(stamps)
     n = len(data)
+    if data.schema.time is None and not data.schema.ordered:
+        raise InputError("A split forward in time needs a time column. Name it with --time-column COLUMN.")
+    ranks = np.arange(n)
+    if data.schema.time is not None:
+        stamps = data.frame[data.schema.time]
+        if stamps.null_count():
+            raise InputError(
+                "The time column '{name}' has {n} empty or unreadable rows, so they cannot be ordered.",
+                name=data.schema.time, n=stamps.null_count(),
+            )
+        ranks = _codes(stamps)
     size = max(1, min(round(n * share), test_rows or n))
     size = min(size, (n - 1) // (folds + 1) or 1)
     order = np.argsort(ranks, kind="stable")

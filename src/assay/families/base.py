@@ -27,6 +27,10 @@ class Budget:
 
     seconds: wall time for this fit. predict_rows, predict_seconds: the test rows that must be answered afterwards and
     the time set aside for that; a model too slow for them should raise TooSlow at once instead of being killed.
+    seconds is infinite in a run that has a work budget instead of a clock (`--work`): then `passes` is the limit, and
+    nothing that a model does may depend on measured time, so that the same seed gives the same model again.
+    passes: an iterative learner goes over its rows at most this often (trees: rounds; networks: epochs; lines: solver
+    iterations); None: its own default. Clocked runs leave it None.
     memo: lives as long as the trial and is shared by its fits (a text embedded once need not be embedded again);
     it is gone when the model is judged, so it cannot flatter the prediction time.
     """
@@ -36,6 +40,7 @@ class Budget:
     threads: int = 2
     predict_rows: int = 0
     predict_seconds: float = 30.0
+    passes: int | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
     say: Callable[[str], None] = field(default=lambda note: None)
     started: float = field(default_factory=time.monotonic)
@@ -95,12 +100,23 @@ def nothing_to_prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Numbers that tuning may try for one param: low to high, both included. log: spread by ratio. whole: integers."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A contestant's card.
 
     reads: column kinds it uses (others are ignored, and the report says so). requires: kinds of which at least one
     must be there. prepare: the params for this case, or the reason why it cannot take part. needs: {import name:
-    extra} that fitting needs. share: its part of the time, relative to the others.
+    extra} that fitting needs. share: its part of the time, relative to the others. space: what tuning may change, by
+    name of a param of `build`: a Range, or a tuple of values; the model's own default is always tried first.
     """
 
     name: str
@@ -111,6 +127,7 @@ class Candidate:
     requires: tuple[str, ...] = ()
     prepare: Callable[[Case, Schema], dict[str, Any] | Text] = nothing_to_prepare
     needs: dict[str, str] = field(default_factory=dict)
+    space: dict[str, Range | tuple[Any, ...]] = field(default_factory=dict)
     share: float = 4.0
     at_least_s: float = 0.0
     valid_rows: int = 4000

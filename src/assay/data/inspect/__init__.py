@@ -1,0 +1,1 @@
+"""Looking before training: findings and structure. One file a kind of finding."""
