@@ -59,6 +59,9 @@ class Case:
     llm_price_in: float | None = None
     llm_price_out: float | None = None
     encoder: str | None = None
+    external: tuple[str, ...] = ()
+    external_price: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
     prices: str | None = None
     lang: str = "en"
 
@@ -190,5 +193,5 @@ _ALIASES = {"time": "time_s", "memory": "memory_mb", "requests": "requests_per_m
 _PARSERS: dict[str, Any] = {
     "time_s": seconds, "memory_mb": megabytes, "artefact_mb": megabytes, "requests_per_month": per_month,
     "latency_ms": lambda v: seconds(v) * 1000 if isinstance(v, str) else float(v), "worth": worth,
-    "candidates": tuple, "without": tuple,
+    "candidates": tuple, "without": tuple, "external": tuple,
 }

@@ -76,13 +76,13 @@ class Dataset:
     def take(self, rows: np.ndarray) -> Dataset:
         """These rows (int indices or a boolean mask), in this order."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return Dataset(self.frame[rows], self.schema)
+        return Dataset(self.frame[rows], self.schema, None if self.rows is None else self.rows[rows])
 
     def asked(self) -> Dataset:
         """The rows with the answer removed: all that `predict` ever sees."""
         if self.schema.target is None:
             return self
-        return Dataset(self.frame.drop(self.schema.target), self.schema.without_target())
+        return Dataset(self.frame.drop(self.schema.target), self.schema.without_target(), self.rows)
 
     @property
     def y(self) -> pl.Series:

@@ -18,7 +18,7 @@ from assay.data.dataset import Dataset, Schema
 from assay.tasks.base import Task
 from assay.words import Text, say
 
-RUNGS = ("naive", "classical", "scratch", "pretrained", "llm")
+RUNGS = ("naive", "classical", "scratch", "pretrained", "llm", "external")  # external: somebody else's model, whatever is inside
 
 
 @dataclass
@@ -114,7 +114,8 @@ class Candidate:
     """A contestant's card.
 
     reads: column kinds it uses (others are ignored, and the report says so). requires: kinds of which at least one
-    must be there. prepare: the params for this case, or the reason why it cannot take part. needs: {import name:
+    must be there. instances: one card, several contestants: [(name, params), ...] of this case (none: it takes no part
+    and is not listed); each plays under its own name. prepare: the params for this case, or the reason why it cannot take part. needs: {import name:
     extra} that fitting needs. share: its part of the time, relative to the others. space: what tuning may change, by
     name of a param of `build`: a Range, or a tuple of values; the model's own default is always tried first.
     """
@@ -126,6 +127,7 @@ class Candidate:
     reads: tuple[str, ...] = ("number", "category", "text", "time")
     requires: tuple[str, ...] = ()
     prepare: Callable[[Case, Schema], dict[str, Any] | Text] = nothing_to_prepare
+    instances: Callable[[Case, Schema], list[tuple[str, dict[str, Any]]]] | None = None
     needs: dict[str, str] = field(default_factory=dict)
     space: dict[str, Range | tuple[Any, ...]] = field(default_factory=dict)
     share: float = 4.0
