@@ -186,6 +186,19 @@ def test_a_small_budget_teaches_fewer_rows_and_says_so(monkeypatch):
 
 
 @needs_minilm
+def test_without_a_clock_a_slow_machine_reads_every_row_and_gives_the_same_head(monkeypatch):
+    data = reviews(1200)
+    task = Classify.of(data)
+    budget = Budget(seconds=float("inf"), predict_rows=10**9, passes=40)
+    quick = minilm.candidate.build(task, data.schema).fit(data, seed=0, budget=budget)
+    monkeypatch.setattr(minilm, "MiniLM", Slow)
+    slow = minilm.candidate.build(task, data.schema).fit(data, seed=0, budget=budget)
+    assert "rows_used" not in quick.facts
+    assert quick.facts == slow.facts
+    assert np.array_equal(quick.head.linear.weights, slow.head.linear.weights)
+
+
+@needs_minilm
 def test_too_many_test_rows_are_refused_with_the_figures(monkeypatch):
     monkeypatch.setattr(minilm, "MiniLM", Slow)
     data = reviews(200)

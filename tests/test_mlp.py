@@ -235,6 +235,27 @@ def test_too_many_rows_are_thinned_and_it_is_said() -> None:
     assert model.facts["epochs"] <= 12
 
 
+def test_without_a_clock_a_slow_machine_gives_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    from assay.neural import tabular_training
+
+    data, budget = amounts(400), Budget(float("inf"), threads=2, passes=5)
+    quick = CANDIDATE.build(Regress(), data.schema).fit(data, seed=0, budget=budget)
+    step = tabular_training._Run.step
+    monkeypatch.setattr(tabular_training._Run, "step", lambda *given: time.sleep(0.01) or step(*given))
+    slow = CANDIDATE.build(Regress(), data.schema).fit(data, seed=0, budget=budget)
+    np.testing.assert_array_equal(quick.predict(data.asked()), slow.predict(data.asked()))
+    assert quick.facts == slow.facts
+    assert quick.facts["epochs"] == 5
+
+
+def test_what_may_be_tuned_is_understood() -> None:
+    data = amounts(120)
+    for end in ("low", "high"):
+        params = {name: getattr(room, end) for name, room in CANDIDATE.space.items()}
+        answer = fitted(data, Regress(), **(params | {"epochs": 2})).predict(data.asked())
+        assert np.isfinite(answer).all()
+
+
 def test_a_budget_that_is_already_gone_is_refused() -> None:
     data = amounts(100)
     with pytest.raises(TooSlow):

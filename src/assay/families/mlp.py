@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from assay.data.dataset import Dataset
 from assay.data.split import holdout
-from assay.families.base import Budget, Candidate, Model, TooSlow
+from assay.families.base import Budget, Candidate, Model, Range, TooSlow
 from assay.neural import forward
 from assay.neural.columns import Columns, Inputs
 from assay.neural.tabular_training import Rows, spread, train_all
@@ -55,7 +56,7 @@ class Mlp(Model):
         sizes = self.columns.sizes | {"outputs": self.task.width, "loss": loss, "quantile": quantile}
         trained = train_all(
             Rows(self.columns.read(train.take(rest)), truth[rest]), Rows(self.columns.read(train.take(held)), truth[held]), sizes,
-            seed=seed, deadline=deadline, threads=budget.threads, note=_noted(budget), **self.params,
+            seed=seed, deadline=deadline, threads=budget.threads, passes=budget.passes, note=_noted(budget), **self.params,
         )
         self.networks = [(share, t.arrays, t.sizes) for share, t in trained]
         first = trained[0][1]
@@ -69,7 +70,7 @@ class Mlp(Model):
 
     def _readable_rows(self, train: Dataset, rest: np.ndarray, deadline: float) -> int:
         """How many rows can be turned into arrays in a fifth of the time that is left."""
-        if len(rest) <= 5 * _PILOT:
+        if len(rest) <= 5 * _PILOT or math.isinf(deadline):
             return len(rest)
         pilot = train.take(rest[:: len(rest) // _PILOT])
         begun = time.monotonic()
@@ -135,6 +136,9 @@ CANDIDATE = Candidate(
     tasks=("classify", "regress"),
     build=Mlp,
     needs={"torch": "deep"},
+    # as in the searches of TabM and RealMLP, around the defaults that were measured here
+    space={"rate": Range(0.001, 0.02, log=True), "dropout": Range(0.0, 0.4), "decay": Range(0.001, 0.1, log=True),
+           "width": Range(64, 256, log=True, whole=True), "depth": Range(1, 3, whole=True)},
     share=6.0,
     at_least_s=2.0,
     licence="MIT, assay's own code",

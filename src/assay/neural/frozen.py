@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from abc import abstractmethod
@@ -49,13 +50,18 @@ class FrozenEncoder:
         return [c.name for c in self.schema.of_kind("text")]
 
     def fit(self, train: Dataset, *, seed: int, budget: Any) -> Any:
-        """Raises `too_slow` if the test rows cannot be embedded in their time, or too few training rows in this one's."""
+        """Raises `too_slow` if the test rows cannot be embedded in their time, or too few training rows in this one's.
+
+        Without a clock (infinite seconds) nothing is timed: every row is embedded, and facts hold no speed.
+        """
         self.encoder = self.open_encoder(budget.threads)
         self.facts |= {"encoder": self.encoder.name, "dimension": self.encoder.dimension, "encoder_version": self.encoder.version}
         strata = self.task.strata(train)
         order = spread(len(train), strata, np.random.default_rng(seed))
-        rows_per_s = self._rate(train.take(order[:PROBE_ROWS]))
-        self.facts["rows_per_s"] = round(rows_per_s, 1)
+        rows_per_s = math.inf
+        if math.isfinite(budget.seconds):
+            rows_per_s = self._rate(train.take(order[:PROBE_ROWS]))
+            self.facts["rows_per_s"] = round(rows_per_s, 1)
         if budget.predict_rows > rows_per_s * budget.predict_seconds:
             raise self.too_slow(say(
                 "{rows} rows to answer at {rows_per_s} rows a second need {needed} s, and there are {there} s",
@@ -79,7 +85,7 @@ class FrozenEncoder:
         categories = list(range(codes.shape[1] - len(self.table.categories), codes.shape[1]))
         budget.say(f"embedded {len(rows):,} rows; fitting the head")
         self.head.fit(embedding, self.table.dense(taught.frame), codes, self.task.truth(taught), rest, held, categories=categories,
-                      seed=seed, seconds=max(budget.left(), 1.0), threads=budget.threads)
+                      seed=seed, seconds=max(budget.left(), 1.0), threads=budget.threads, passes=budget.passes)
         self.facts |= self.head.facts
         self.ready = True
         return self
@@ -127,7 +133,7 @@ class FrozenEncoder:
         Texts found in the trial's memo cost nothing: a trial that fits several times embeds each text once.
         """
         memo, digest = budget.memo, self.encoder.digest
-        stop = budget.left() * (1 - EMBED_SHARE)
+        stop = -math.inf if math.isinf(budget.seconds) else budget.left() * (1 - EMBED_SHARE)
         parts: list[np.ndarray] = []
         done = 0
         slowest = 0.0

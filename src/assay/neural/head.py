@@ -6,6 +6,7 @@ Linear probe as in Conneau & Kiela 2018 (SentEval, arXiv:1803.05449). Predicting
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 
 from assay.neural.solver import Linear, logistic, ridge, softmax
 
+MOST_STEPS = 200  # of a line's solver
+MOST_ROUNDS = 400  # of the trees
 PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)  # of the mean log loss; strong to weak, each starts at the last
 ALPHAS = tuple(10.0**power for power in np.arange(-4, 1.6, 0.5))  # of the mean squared error
 MOST_TREE_CLASSES = 20
@@ -35,28 +38,34 @@ class Head:
         self.text: Linear | None = None
         self.directions = np.zeros((0, 0), dtype=np.float32)
         self.trees: Any = None
+        self.most_steps = MOST_STEPS
         self.facts: dict[str, Any] = {}
 
     def fit(self, embedding: np.ndarray, dense: np.ndarray, codes: np.ndarray, truth: np.ndarray, rest: np.ndarray, held: np.ndarray,
-            *, categories: list[int], seed: int, seconds: float, threads: int) -> Head:
-        """embedding (n, d), dense (n, m), codes (n, c); truth (n,); rest and held: row numbers for choosing strength and kind."""
+            *, categories: list[int], seed: int, seconds: float, threads: int, passes: int | None = None) -> Head:
+        """embedding (n, d), dense (n, m), codes (n, c); truth (n,); rest and held: row numbers for choosing strength and kind.
+
+        seconds: may be infinite; then no clock decides anything. passes: the most steps of a line and rounds of trees.
+        """
         deadline = time.monotonic() + seconds
+        before_end = (lambda share: deadline - seconds * share) if math.isfinite(seconds) else (lambda share: math.inf)
+        self.most_steps, most_rounds = min(MOST_STEPS, passes or MOST_STEPS), min(MOST_ROUNDS, passes or MOST_ROUNDS)
         x = np.concatenate([embedding, dense], axis=1)
         blocks = (embedding.shape[1], dense.shape[1])
-        self.linear, strength, loss = self._line(x, blocks, truth, rest, held, deadline - seconds * 0.5, deadline - seconds * 0.25)
+        self.linear, strength, loss = self._line(x, blocks, truth, rest, held, before_end(0.5), before_end(0.25))
         self.facts = {"head": "linear", "strength": strength, "head_loss": {"linear": round(loss, 6)}}
-        if not codes.shape[1] or self.classes > MOST_TREE_CLASSES or len(truth) < LEAST_TREE_ROWS or time.monotonic() > deadline - seconds * 0.4:
+        if not codes.shape[1] or self.classes > MOST_TREE_CLASSES or len(truth) < LEAST_TREE_ROWS or time.monotonic() > before_end(0.4):
             return self
         halves = np.random.default_rng(seed).permutation(len(truth)) % 2
         columns = self._tree_columns(embedding, codes, truth, rest, halves, strength)
         before = columns.shape[1] - codes.shape[1]
         options: dict[str, Any] = {"categories": [before + i for i in categories], "seed": seed, "threads": threads}
-        trees, rounds = _grow(columns[rest], truth[rest], self, held=(columns[held], truth[held]), deadline=deadline - seconds * 0.15, **options)
+        trees, rounds = _grow(columns[rest], truth[rest], self, held=(columns[held], truth[held]), deadline=before_end(0.15), rounds=most_rounds, **options)
         tree_loss = self.loss_of(truth[held], _tree_scores(trees, columns[held], self))
         self.facts["head_loss"]["trees"] = round(tree_loss, 6)
         if tree_loss < loss and time.monotonic() < deadline:
             columns = self._tree_columns(embedding, codes, truth, np.arange(len(truth)), halves, strength)
-            self.trees, _ = _grow(columns, truth, self, rounds=rounds, deadline=deadline + seconds * 0.1, **options)
+            self.trees, _ = _grow(columns, truth, self, rounds=rounds, deadline=before_end(-0.1), **options)
             self.kind = "trees"
             self.facts |= {"head": "trees", "rounds": self.trees.current_iteration()}
         return self
@@ -87,13 +96,14 @@ class Head:
         if self.classes:
             best, best_loss, start, kept = PENALTIES[0], np.inf, None, None
             for penalty in PENALTIES:
-                line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline, tolerance=1e-4)
+                line, start = logistic(x[rest], truth[rest], self.classes, penalty, blocks, start=start, deadline=deadline, tolerance=1e-4,
+                                       most_steps=self.most_steps)
                 loss = self.loss_of(truth[held], line.scores(x[held]))
                 if loss < best_loss:
                     best, best_loss, kept = penalty, loss, start
                 if loss > best_loss * 1.02 or time.monotonic() > deadline:
                     break
-            return logistic(x, truth, self.classes, best, blocks, start=kept, deadline=last, tolerance=1e-5)[0], best, best_loss
+            return logistic(x, truth, self.classes, best, blocks, start=kept, deadline=last, tolerance=1e-5, most_steps=self.most_steps)[0], best, best_loss
         lines = ridge(x[rest], truth[rest], ALPHAS, blocks)
         # for absolute and pinball loss the line is least squares and its level is what the loss asks: a quantile of
         # the residuals on rows that it has not seen
@@ -116,7 +126,7 @@ class Head:
         lines = []
         for half in (0, 1):
             rows = teach[halves[teach] == half]
-            lines.append(logistic(embedding[rows], truth[rows], self.classes, strength, blocks)[0] if self.classes
+            lines.append(logistic(embedding[rows], truth[rows], self.classes, strength, blocks, most_steps=self.most_steps)[0] if self.classes
                          else ridge(embedding[rows], truth[rows], (strength,), blocks)[0])
         self.text = Linear((lines[0].weights + lines[1].weights) / 2, (lines[0].intercept + lines[1].intercept) / 2)
         scores = self.text.scores(embedding)
@@ -159,7 +169,7 @@ class Head:
 
 
 def _grow(columns: np.ndarray, truth: np.ndarray, head: Head, *, categories: list[int], seed: int, threads: int, deadline: float,
-          held: tuple[np.ndarray, np.ndarray] | None = None, rounds: int = 400) -> tuple[Any, int]:
+          held: tuple[np.ndarray, np.ndarray] | None = None, rounds: int = MOST_ROUNDS) -> tuple[Any, int]:
     """LightGBM (Ke et al. 2017). With `held` rows: stopped early on them. Returns the trees and their rounds."""
     import lightgbm
 

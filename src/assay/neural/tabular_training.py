@@ -53,13 +53,15 @@ class Trained:
 
 
 def train_all(
-    taught: Rows, held: Rows, sizes: dict[str, Any], *, seed: int, deadline: float, threads: int = 1,
+    taught: Rows, held: Rows, sizes: dict[str, Any], *, seed: int, deadline: float, threads: int = 1, passes: int | None = None,
     note: Callable[[int, int, float], None] = lambda epoch, epochs, loss: None, **options: Any,
 ) -> list[tuple[float, Trained]]:
     """The networks with their shares (0-1, sum 1) of the answer, chosen on `held`. Those without a share are dropped.
 
     sizes: `Columns.sizes` plus outputs, loss ('log', 'squared', 'absolute', 'pinball') and quantile.
-    deadline: the time.monotonic() at which every schedule has to be over. options: override `tabular.COMMON`.
+    deadline: the time.monotonic() at which every schedule has to be over; infinite: no clock is read, so the answer is a
+    function of rows, seed and threads. passes: each network goes over its rows at most this often.
+    options: override `tabular.COMMON`.
     """
     import torch
 
@@ -70,7 +72,8 @@ def train_all(
     def one(i: int) -> Trained:
         torch.set_num_threads(inner)
         until = deadline if workers > 1 else begun + (deadline - begun) * (i + 1) / len(NETWORKS)
-        return train(taught, held, sizes, seed=seed + 1000 * i, deadline=until, note=note if i == 0 else lambda *_: None, **(COMMON | NETWORKS[i] | options))
+        return train(taught, held, sizes, seed=seed + 1000 * i, deadline=until, passes=passes, note=note if i == 0 else lambda *_: None,
+                     **(COMMON | NETWORKS[i] | options))
 
     with ThreadPoolExecutor(workers) as pool:
         trained = list(pool.map(one, range(len(NETWORKS))))
@@ -103,50 +106,47 @@ def _judged(said: np.ndarray, target: np.ndarray, sizes: dict[str, Any]) -> np.n
 
 
 def train(
-    taught: Rows, held: Rows, sizes: dict[str, Any], *, seed: int, deadline: float, note: Callable[[int, int, float], None], **settings: Any
+    taught: Rows, held: Rows, sizes: dict[str, Any], *, seed: int, deadline: float, passes: int | None = None,
+    note: Callable[[int, int, float], None], **settings: Any,
 ) -> Trained:
     """One network: the epoch that is best on `held` is kept.
 
     The first steps are timed on a throw-away copy, so that the number of epochs, and with it the learning rate's way to
     zero, is known before it starts. Where the default epochs fit, the result is a function of rows and seed only.
+    Without a deadline nothing is timed, and the processor is taken, because a GPU adds in an order of its own.
     """
     import torch
 
     sizes = sizes | {"depth": settings["depth"]}
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    clocked = math.isfinite(deadline)
+    device = "cpu" if not clocked else "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     size = settings["batch"]
     start = initial(settings, sizes, taught.inputs.numbers, seed)
     fixed = {name: torch.from_numpy(start[name]).to(device) for name in FIXED if name in start}
     judged = _Batches(held, device)
     batches = _Batches(taught, device)
-    run = _Run(start, fixed, sizes, settings, seed, device)
-    rng = np.random.default_rng(seed)
-    took = []
-    for _ in range(8):
-        begun = time.monotonic()
-        run.step(batches, rng.integers(0, len(batches), min(len(batches), size)), 1.0)
-        took.append(time.monotonic() - begun)
-    step_s = float(np.mean(took[2:]))
-    begun = time.monotonic()
-    run.judge(judged)
-    judge_s = time.monotonic() - begun
     epochs = settings["epochs"] or default_epochs(len(batches), size, bool(sizes["texts"]))
-    left = deadline - time.monotonic()
-    affordable = int((left / min(epochs, FEWEST_EPOCHS) - judge_s) / step_s) * size
-    if affordable < len(taught):
-        some = spread(len(taught), max(size, affordable), taught.target if sizes["loss"] == "log" else None, np.random.default_rng(seed))
-        batches = _Batches(taught.take(some), device)
-        few = spread(len(held), max(500, len(some) // 3), None, np.random.default_rng(seed))
-        judged = _Batches(held.take(few), device)
-        judge_s *= len(few) / len(held)
+    epochs = max(1, min(epochs, passes or epochs))
+    planned = epochs
+    if clocked:
+        step_s, judge_s = _paces(_Run(start, fixed, sizes, settings, seed, device), batches, judged, size, seed)
+        left = deadline - time.monotonic()
+        affordable = int((left / min(epochs, FEWEST_EPOCHS) - judge_s) / step_s) * size
+        if affordable < len(taught):
+            some = spread(len(taught), max(size, affordable), taught.target if sizes["loss"] == "log" else None, np.random.default_rng(seed))
+            batches = _Batches(taught.take(some), device)
+            few = spread(len(held), max(500, len(some) // 3), None, np.random.default_rng(seed))
+            judged = _Batches(held.take(few), device)
+            judge_s *= len(few) / len(held)
+        planned = max(1, min(epochs, int(left / (math.ceil(len(batches) / size) * step_s + judge_s))))
     a_round = math.ceil(len(batches) / size)
-    planned = max(1, min(epochs, int(left / (a_round * step_s + judge_s))))
     made = _schedule(_Run(start, fixed, sizes, settings, seed, device), batches, judged, planned, a_round, seed, deadline, settings["patience"], note)
     short = max(2, 2 * made.best_epoch)
+    spare = math.inf if passes is None else passes - len(made.curve)
     whole = planned == epochs and len(batches) == len(taught) and not made.cut
-    if 3 * made.best_epoch < planned and short * made.epoch_s >= deadline - time.monotonic():
+    if 3 * made.best_epoch < planned and clocked and short * made.epoch_s >= deadline - time.monotonic():
         whole = False
-    elif 3 * made.best_epoch < planned:
+    elif 3 * made.best_epoch < planned and short <= spare:
         # It learnt all it could while the rate was still high: the same again, with a rate that comes down in time.
         run = _Run(start, fixed, sizes, settings, seed, device)
         again = _schedule(run, batches, judged, short, a_round, seed, deadline, settings["patience"], note)
@@ -154,6 +154,19 @@ def train(
         made = min(made, again, key=lambda m: m.best)
     return Trained(made.arrays or start, sizes, settings["lift"], made.curve, made.best_epoch, device, len(batches),
                    whole)
+
+
+def _paces(run: _Run, batches: _Batches, judged: _Batches, size: int, seed: int) -> tuple[float, float]:
+    """Seconds of a step, and of judging all held-out rows once."""
+    rng = np.random.default_rng(seed)
+    took = []
+    for _ in range(8):
+        begun = time.monotonic()
+        run.step(batches, rng.integers(0, len(batches), min(len(batches), size)), 1.0)
+        took.append(time.monotonic() - begun)
+    begun = time.monotonic()
+    run.judge(judged)
+    return float(np.mean(took[2:])), time.monotonic() - begun
 
 
 @dataclass(frozen=True)
