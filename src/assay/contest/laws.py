@@ -1,0 +1,146 @@
+"""The laws that learning curves follow, as a library of shapes, and what a handful of measured sizes says about them.
+
+A shape is a loss relative to the loss at the largest measured size m: h(r) at r = rows / m, with h(1) = 1, never
+rising. Every shape is `floor + (1 - floor) * g(r)`, where g is one of the laws of the learning-curve literature
+(Domhan et al. 2015, IJCAI; Mohr et al. 2022, LCDB; Viering & Loog 2021, arXiv:2103.10948) at fixed parameters, and
+`floor` is the share of today's loss that no number of rows removes. So a curve has one free number, its level, and
+four measured sizes can weigh some hundred shapes against each other without overfitting any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import numpy as np
+
+LOWEST = 0.02  # the logarithmic law falls below zero: a shape stops at this share of today's loss
+
+
+@dataclass(frozen=True)
+class Law:
+    """g(r, *p) for each p of `params`, 1 at r = 1. floors: whether it comes with all of `FLOORS`, or with none. prior: its weight
+    before the data, shared by its parameters."""
+
+    name: str
+    curve: Callable[..., np.ndarray]
+    params: tuple[tuple[float, ...], ...]
+    floors: bool
+    prior: float
+
+
+# The prior weights of the laws and of the floors come from bench/curves.py, see docs/calibration.md.
+FLOORS = {0.0: 1.0, 0.25: 1.0, 0.5: 1.0, 0.7: 1.0, 0.85: 1.0, 0.95: 1.0}
+_ALONE = [(c,) for c in (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)]
+LAWS = (
+    Law("constant", lambda r: np.ones_like(r), ((),), False, 1.0),
+    Law("power", lambda r, c: r**-c, tuple(_ALONE), True, 1.0),
+    Law("shifted power", lambda r, c, d: ((r + d) / (1 + d)) ** -c, tuple(product((0.5, 1.0, 2.0, 4.0), (0.1, 0.4, 1.5))), True, 1.0),
+    Law("exponential", lambda r, k: np.exp((1 - r) / k), tuple((k,) for k in (0.15, 0.3, 0.6, 1.2, 2.5)), True, 1.0),
+    Law("logarithm", lambda r, s: np.maximum(1 - s * np.log(r), LOWEST), tuple((s,) for s in (0.02, 0.05, 0.1, 0.2, 0.4)), False, 1.0),
+    Law("inverse logarithm", lambda r, c: np.log1p(c) / np.log1p(c * r), ((10.0,), (100.0,), (1000.0,)), True, 1.0),
+    Law("MMF", lambda r, d, s: (1 + s) / (1 + s * r**d), tuple(product((0.7, 1.5, 3.0), (0.3, 1.0, 3.0))), True, 1.0),
+    Law("vapor pressure", lambda r, b, c: np.exp(b * (1 / r - 1)) * r**-c, tuple(product((0.02, 0.06, 0.2), (0.0, 0.1, 0.3))), True, 1.0),
+)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What besides the law moves a measured loss; all in units of log loss. From bench/curves.py, see docs/calibration.md.
+
+    seed: standard deviation of one fit at 1 x the largest size (which rows, which seed) before anything is seen, worth
+    `trust` observations; it grows as (m / rows) ** fade towards small sizes. drift: standard deviation, per doubling
+    beyond the largest size, by which curves leave the law that fitted them.
+    """
+
+    seed: float = 0.03
+    trust: float = 3.0
+    fade: float = 0.25
+    drift: float = 0.04
+
+
+NOISE = Noise()
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """D joint draws of one candidate's curve. shape: (D,) index into `shapes()`. level: (D,) log loss at `rows`.
+
+    luck: (D,) log deviation of one single fit at `rows`. drift: (D,) standard normal, see `Noise`. weights: (K,) mean weight of each shape.
+    """
+
+    rows: float
+    shape: np.ndarray
+    level: np.ndarray
+    luck: np.ndarray
+    drift: np.ndarray
+    weights: np.ndarray
+    noise: Noise
+
+    def losses(self, rows: np.ndarray, *, single_fit: bool = False) -> np.ndarray:
+        """(D, G) losses at `rows` (G,): of the average fit, or of one single fit, whose rows and seed have their luck."""
+        ratio = np.asarray(rows, dtype=np.float64) / self.rows
+        beyond = np.log2(np.maximum(ratio, 1.0))
+        log = self.level[:, None] + log_shapes(ratio)[self.shape] + self.noise.drift * beyond * self.drift[:, None]
+        if single_fit:
+            log = log + self.luck[:, None] * ratio**-self.noise.fade
+        return np.exp(log)
+
+    def laws(self) -> dict[str, float]:
+        """The weight of each law after the data, largest first."""
+        names = np.array([shape.law.name for shape in shapes()])
+        found = {law.name: float(self.weights[names == law.name].sum()) for law in LAWS}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One law at one parameter, above one floor."""
+
+    law: Law
+    params: tuple[float, ...]
+    floor: float
+    prior: float
+
+
+@cache
+def shapes() -> tuple[Shape, ...]:
+    """The library: every law at every parameter and floor."""
+    floors = {f: w / sum(FLOORS.values()) for f, w in FLOORS.items()}
+    return tuple(Shape(law, p, floor, law.prior * part / len(law.params))
+                 for law in LAWS for floor, part in (floors if law.floors else {0.0: 1.0}).items() for p in law.params)
+
+
+def log_shapes(ratio: np.ndarray) -> np.ndarray:
+    """(K, G) logarithms of all shapes at rows / m = `ratio` (G,)."""
+    return np.log(np.stack([s.floor + (1 - s.floor) * s.law.curve(ratio, *s.params) for s in shapes()]))
+
+
+def posterior(rows: np.ndarray, logs: np.ndarray, *, seed: Sequence[int], noise: Noise = NOISE) -> Posterior:
+    """What the measured sizes say, draw by draw.
+
+    rows: (P,) the size of each measured point (a size comes once for each seed). logs: (D, P) log mean losses, one row
+    for each draw of the test rows. Conjugate: with level flat and variance inverse gamma, the evidence of a shape is a
+    Student t in its squared residuals, so that a law which misses the points loses weight by how far others miss them.
+    """
+    rng = np.random.default_rng(list(seed))
+    draws, most = len(logs), float(rows.max())
+    weight = (rows / most) ** (2 * noise.fade)  # precision relative to a fit at the largest size
+    share = weight / weight.sum()
+    shape = log_shapes(rows / most)
+    off = shape - (shape @ share)[:, None]
+    seen = logs - (logs @ share)[:, None]
+    squares = (seen**2 @ weight)[:, None] - 2 * (seen * weight) @ off.T + (off**2 @ weight)[None, :]
+    squares = np.maximum(squares, 0.0) + noise.trust * noise.seed**2
+    freedom = noise.trust + len(rows) - 1
+    prior = np.array([s.prior for s in shapes()])
+    evidence = np.log(prior)[None, :] - freedom / 2 * np.log(squares)
+    evidence = np.exp(evidence - evidence.max(axis=1, keepdims=True))
+    evidence /= evidence.sum(axis=1, keepdims=True)
+    picked = np.minimum((evidence.cumsum(axis=1) < rng.random((draws, 1))).sum(axis=1), len(prior) - 1)
+    one = np.arange(draws)
+    spread = np.sqrt(squares[one, picked] / rng.chisquare(freedom, draws))
+    level = logs @ share - (shape @ share)[picked] + rng.standard_normal(draws) * spread / np.sqrt(weight.sum())
+    return Posterior(most, picked, level, spread * rng.standard_normal(draws), rng.standard_normal(draws), evidence.mean(axis=0), noise)
