@@ -65,10 +65,12 @@ class Dataset:
 
     The frame's dtypes follow the kinds: number Float64 (no inf; NaN is null), category, text and id String,
     time Datetime. The target keeps a dtype of its own: String, Boolean or Int64 for labels, Float64 for amounts.
+    rows: shape (n,), the number of each row in the file it was read from, from 0; None where that is not known.
     """
 
     frame: pl.DataFrame = field(repr=False)
     schema: Schema
+    rows: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -83,6 +85,15 @@ class Dataset:
         if self.schema.target is None:
             return self
         return Dataset(self.frame.drop(self.schema.target), self.schema.without_target(), self.rows)
+
+    def without(self, names: tuple[str, ...]) -> Dataset:
+        """These columns left away; they must be neither the target nor a role."""
+        schema = replace(self.schema, columns=tuple(c for c in self.schema.columns if c.name not in names))
+        return Dataset(self.frame.drop(names), schema, self.rows)
+
+    def blind(self, kinds: tuple[str, ...]) -> Dataset:
+        """The features of these kinds left away."""
+        return self.without(tuple(c.name for c in self.schema.of_kind(*kinds))) if kinds else self
 
     @property
     def y(self) -> pl.Series:
