@@ -55,7 +55,8 @@ class Curve:
     laws: dict[str, float]
     confidence: float
     notes: tuple[Text, ...] = ()
-    after: Posterior | None = field(default=None, repr=False)  # None: no loss anywhere
+    reason: Text | None = None  # why nothing can be said about other sizes; then only what was measured is known
+    after: Posterior | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -63,30 +64,36 @@ class Curve:
         return self.sizes[-1]
 
     def draws(self, rows: Sequence[float] | np.ndarray, *, single_fit: bool = False) -> np.ndarray:
-        """(draws, len(rows)) losses at `rows`; single_fit adds the luck that the rows and the seed of one fit have."""
-        wanted = np.atleast_1d(np.asarray(rows, dtype=np.float64))
-        return np.zeros((1, len(wanted))) if self.after is None else self.after.losses(wanted, single_fit=single_fit)
+        """(draws, len(rows)) losses at `rows`; single_fit adds the luck that the rows and the seed of one fit have.
+        Raises ValueError where `reason` says why not."""
+        if self.after is None:
+            raise ValueError(str(self.reason))
+        return self.after.losses(np.atleast_1d(np.asarray(rows, dtype=np.float64)), single_fit=single_fit)
 
     def at(self, rows: float) -> Estimate:
-        """The loss to expect of one fit on `rows` rows."""
+        """The loss to expect of one fit on `rows` rows. Raises ValueError where `reason` says why not."""
         return self._estimates(np.array([float(rows)]))[0]
 
     def json(self, grid: Sequence[float] | None = None) -> dict[str, Any]:
         """JSON-ready. grid: rows at which the curve is drawn; None: 25 sizes from the smallest measured to 4 x the largest."""
-        wanted = np.geomspace(self.sizes[0], 4 * self.rows, 25).round() if grid is None else np.asarray(grid, dtype=np.float64)
+        wanted: np.ndarray = np.array([])
+        if self.after is not None:
+            wanted = np.geomspace(self.sizes[0], 4 * self.rows, 25).round() if grid is None else np.asarray(grid, dtype=np.float64)
         return {"confidence": self.confidence, "measured": [{**e.json(), "mean": m} for e, m in zip(self.intervals, self.means, strict=True)],
                 "grid": [e.json() for e in self._estimates(wanted)], "laws": {k: round(v, 4) for k, v in self.laws.items()},
-                "notes": [n.json() for n in self.notes]}
+                "reason": self.reason.json() if self.reason else None, "notes": [n.json() for n in self.notes]}
 
     def _estimates(self, rows: np.ndarray) -> list[Estimate]:
+        if not len(rows):
+            return []
         tail = (1 - self.confidence) / 2
         cut = np.quantile(self.draws(rows, single_fit=True), [tail, 0.5, 1 - tail], axis=0)
         return [Estimate(int(r), float(m), float(a), float(b)) for r, a, m, b in zip(rows, *cut, strict=True)]
 
 
 def learning_curve(points: Sequence[Point], clusters: np.ndarray, *, confidence: float = 0.8, seed: int, noise: Noise = NOISE,
-                   salt: int = 0) -> Curve | Text:
-    """The curve of one candidate, or the reason why there is none.
+                   salt: int = 0) -> Curve:
+    """The curve of one candidate; where none can be drawn, `reason` says why.
 
     points: one for each fit that finished, in any order; sizes may have several seeds. clusters: (n_test,) codes of test
     rows that belong together. seed: curves of one contest share it, so that their draws are paired. salt: a number of its
@@ -96,27 +103,32 @@ def learning_curve(points: Sequence[Point], clusters: np.ndarray, *, confidence:
         raise ValueError("all points of a curve are judged on the same test rows")
     points = sorted((p for p in points if p.rows > 0 and np.isfinite(p.losses).all()), key=lambda p: (p.rows, p.seed))
     sizes = tuple(sorted({p.rows for p in points}))
-    if len(sizes) < 2:
-        return say("only {count} size of the training rows finished, and a curve needs two", count=len(sizes))
-    if min(p.losses.min() for p in points) < 0:
-        return say("losses below zero have no floor, and every law of learning needs one")
+    if not points:
+        return Curve((), (), (), {}, confidence, reason=say("no size of the training rows finished, and a curve needs two"))
     boot = Bootstrap({str(i): p.losses for i, p in enumerate(points)}, clusters, confidence=confidence, seed=seed)
     means = np.array([boot.mean[str(i)] for i in range(len(points))])
     drawn = np.column_stack([boot.drawn[str(i)] for i in range(len(points))]).astype(np.float64)
     drawn = means + (drawn - means) * _stretch(boot.clusters, confidence)
-    rows = np.array([p.rows for p in points])
-    of_size = np.array([[1.0 if r == s else 0.0 for s in sizes] for r in rows])
+    of_size = np.array([[1.0 if p.rows == s else 0.0 for s in sizes] for p in points])
     of_size /= of_size.sum(axis=0)
-    cut = np.quantile(np.maximum(drawn @ of_size, 0.0), [(1 - confidence) / 2, 0.5, (1 + confidence) / 2], axis=0)
+    lowest = min(0.0, min(float(p.losses.min()) for p in points))
+    cut = np.quantile(np.maximum(drawn @ of_size, lowest), [(1 - confidence) / 2, 0.5, (1 + confidence) / 2], axis=0)
     measured = tuple(Estimate(s, float(m), float(a), float(b)) for s, a, m, b in zip(sizes, *cut, strict=True))
     size_means = tuple(float(m) for m in means @ of_size)
-    notes = _notes(sizes, drawn @ of_size, confidence)
     positive = np.concatenate([p.losses[p.losses > 0] for p in points])
-    if not len(positive):
-        return Curve(sizes, size_means, measured, {}, confidence, (*notes, say("there is no loss left at any size")))
+    reason = None
+    if len(sizes) < 2:
+        reason = say("only one size of the training rows finished ({rows:,}), and a curve needs two", rows=sizes[0])
+    elif lowest < 0:
+        reason = say("some losses lie below zero, and no law of learning goes there")
+    elif not len(positive):
+        reason = say("there is no loss left at any size")
+    if reason is not None:
+        return Curve(sizes, size_means, measured, {}, confidence, reason=reason)
     least = positive.mean() / (2 * len(clusters))  # no loss on n rows is taken for half a loss
-    after = posterior(rows.astype(np.float64), np.log(np.maximum(drawn, least)), seed=(seed, salt), noise=noise)
-    return Curve(sizes, size_means, measured, after.laws(), confidence, notes, after)
+    rows = np.array([p.rows for p in points], dtype=np.float64)
+    after = posterior(rows, np.log(np.maximum(drawn, least)), seed=(seed, salt), noise=noise)
+    return Curve(sizes, size_means, measured, after.laws(), confidence, _notes(sizes, drawn @ of_size, confidence), None, after)
 
 
 def _stretch(clusters: int, confidence: float) -> float:
@@ -167,8 +179,8 @@ class Crossing:
     rows: int | None
     low: int | None
     high: int | None
-    share: float
-    pays_now: float
+    share: float | None
+    pays_now: float | None
     confidence: float
     reason: Text | None = None
 
@@ -198,10 +210,9 @@ def crossing(large: Sequence[Point], small: Sequence[Point], clusters: np.ndarra
     one = learning_curve(large, clusters, confidence=confidence, seed=seed, salt=1, noise=noise)
     two = learning_curve(small, clusters, confidence=confidence, seed=seed, salt=2, noise=noise)
     have = max((p.rows for p in (*large, *small)), default=0)
-    if isinstance(one, Text) or isinstance(two, Text):
-        why = one if isinstance(one, Text) else two
-        assert isinstance(why, Text)
-        return Crossing(None, have, None, None, None, 0.0, float("nan"), confidence, why)
+    if one.after is None or two.after is None:
+        why = say("of the large model, {reason}", reason=one.reason) if one.reason else say("of the small model, {reason}", reason=two.reason)
+        return Crossing(None, have, None, None, None, None, None, confidence, why)
     first = max(one.sizes[0], two.sizes[0])
     grid = np.unique(np.r_[np.geomspace(first, have, 60), np.geomspace(have, have * most, 120)])
     here = int(np.searchsorted(grid, have))
