@@ -18,6 +18,7 @@ from assay.case import Case
 from assay.contest.budget import Clock
 from assay.contest.folder import Folder, Trial
 from assay.contest.judge import judge
+from assay.contest.arena import Arena
 from assay.contest.run import line_up, play
 from assay.contest.workers import Workers
 from assay.data.split import splits
@@ -101,7 +102,7 @@ def contest(tmp_path, *, only, time_s=30.0, memory_mb=4096.0, folds=1):
 def test_a_family_outside_the_package_is_found_played_and_judged(tmp_path, plugin):
     folder, case, task, data, parts = contest(tmp_path, only=["oracle"])
     with Workers([]) as workers:
-        play(folder, case, line_up(case, task, data.schema), 1, workers, Clock(30))
+        play(Arena(folder, case, task, workers, Clock(30)), line_up(case, task, data.schema), 1)
     done = {t.candidate: t for t in folder.trials()}
     assert done["oracle"].status == "done", done["oracle"].reason
     assert "oracle" in {row["candidate"] for row in judge(folder, case, task, data, parts).scoreboard}
@@ -115,7 +116,7 @@ def test_a_contestant_that_misbehaves_loses_only_itself(tmp_path, plugin, name, 
     folder, case, task, data, parts = contest(tmp_path, only=[name], time_s=15.0, memory_mb=1200.0)
     started = time.monotonic()
     with Workers([]) as workers:
-        play(folder, case, line_up(case, task, data.schema), 1, workers, Clock(15.0))
+        play(Arena(folder, case, task, workers, Clock(15.0)), line_up(case, task, data.schema), 1)
     assert time.monotonic() - started < 15.0
     done = {t.candidate: t for t in folder.trials()}
     assert done[name].status == "failed"
@@ -131,13 +132,14 @@ def test_a_killed_owner_leaves_no_process_behind(tmp_path, plugin):
     code = f"""
 from pathlib import Path
 from assay.contest.folder import Folder
+from assay.contest.arena import Arena
 from assay.contest.run import line_up, play
 from assay.contest.workers import Workers
 from assay.contest.budget import Clock
 folder = Folder(Path({str(folder.path)!r}))
 case, task, data, parts, _ = folder.open()
 with Workers([]) as workers:
-    play(folder, case, line_up(case, task, data.schema), 1, workers, Clock(60), lambda e: print(e.kind, e.candidate, flush=True))
+    play(Arena(folder, case, task, workers, Clock(60), lambda e: print(e.kind, e.candidate, flush=True)), line_up(case, task, data.schema), 1)
 """
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     for line in owner.stdout:
@@ -161,7 +163,7 @@ def test_ctrl_c_keeps_what_has_finished(tmp_path, plugin):
             raise KeyboardInterrupt
 
     with Workers([]) as workers:
-        assert play(folder, case, line_up(case, task, data.schema), 1, workers, Clock(30), interrupt) is False
+        assert play(Arena(folder, case, task, workers, Clock(30), interrupt), line_up(case, task, data.schema), 1) is False
         assert [t.candidate for t in folder.trials() if t.status == "done"] == ["naive"]
     assert judge(folder, case, task, data, parts).winner == "naive"
 
@@ -170,10 +172,10 @@ def test_finished_trials_are_not_played_again(tmp_path):
     folder, case, task, data, _parts = contest(tmp_path, only=["linear"], folds=2)
     entries = line_up(case, task, data.schema)
     with Workers([]) as workers:
-        play(folder, case, entries, 2, workers, Clock(60))
+        play(Arena(folder, case, task, workers, Clock(60)), entries, 2)
         before = folder.trials_file.read_bytes()
         started = []
-        play(folder, case, entries, 2, workers, Clock(60), lambda e: started.append(e.candidate) if e.kind == "start" else None)
+        play(Arena(folder, case, task, workers, Clock(60), lambda e: started.append(e.candidate) if e.kind == "start" else None), entries, 2)
     assert not started
     assert folder.trials_file.read_bytes() == before
 
@@ -192,7 +194,7 @@ def test_a_torn_last_line_is_left_out_and_cut_off(tmp_path):
 def test_what_does_not_fit_into_the_time_is_refused_with_the_reason(tmp_path):
     folder, case, task, data, _ = contest(tmp_path, only=["linear"])
     with Workers([]) as workers:
-        play(folder, case, line_up(case, task, data.schema), 1, workers, Clock(1.3))
+        play(Arena(folder, case, task, workers, Clock(1.3)), line_up(case, task, data.schema), 1)
     assert {t.status for t in folder.trials()} == {"refused"}
     assert all("at least" in str(t.reason) or "left out" in str(t.reason) for t in folder.trials())
 
@@ -210,9 +212,9 @@ def test_test_rows_reach_no_fit(tmp_path):
     other.begin(case, task, changed, parts, {"created": "now", "split": {"text": "", "values": {}}, "notes": []})
     with Workers([]) as workers:
         for f, d in ((folder, data), (other, changed)):
-            play(f, case, line_up(case, task, d.schema), 1, workers, Clock(60))
+            play(Arena(f, case, task, workers, Clock(60)), line_up(case, task, d.schema), 1)
     for name in ("naive", "linear", "boosting"):
-        a, b = (np.load(f.prediction_file(name, 0)) for f in (folder, other))
+        a, b = (np.load(f.prediction_file(f"{name}.0")) for f in (folder, other))
         assert np.array_equal(a, b), name
 
 

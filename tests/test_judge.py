@@ -39,8 +39,8 @@ def verdict(tmp_path: Path, accuracy: dict[str, float], *, n=2000, costs=None, r
         prediction = np.empty((n, 2))
         prediction[np.arange(n), truth], prediction[np.arange(n), 1 - truth] = p, 1 - p
         part = parts[0]
-        np.save(folder.prediction_file(name, 0), prediction[part.test].astype(np.float32))
-        np.savez(folder.validation_file(name, 0), rows=part.train[:200], prediction=prediction[part.train[:200]])
+        np.save(folder.prediction_file(f"{name}.0"), prediction[part.test].astype(np.float32))
+        np.savez(folder.validation_file(f"{name}.0"), rows=part.train[:200], prediction=prediction[part.train[:200]])
         folder.append(Trial(name, RUNGS[name], 0, "done", 0, train_rows=len(part.train), rows_used=len(part.train), test_rows=len(part.test),
                             cost=COST | (costs or {}).get(name, {}), seconds=1.0))
     return judge(folder, case, task, data, parts, rival=rival)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,36 @@ import numpy as np
 
 import assay
 from assay.case import Case
+from assay.contest.after import after
+from assay.contest.again import fit_on_all
+from assay.contest.arena import IMPORTS, UNLIMITED, Arena, Entry, Event
 from assay.contest.budget import Clock, process_age_s
 from assay.contest.cost import prices
-from assay.contest.folder import Folder, Trial, write_json
-from assay.contest.judge import Evidence, Verdict, gather
+from assay.contest.evidence import Evidence, gather
+from assay.contest.folder import Folder, Trial
+from assay.contest.judge import Verdict
 from assay.contest.judge import judge as judge_folder
-from assay.contest.run import IMPORTS, Event, fit_again, line_up, play
+from assay.contest.prepare import splits_of, task_of, task_options, with_answers, with_structure
+from assay.contest.run import line_up, play
+from assay.contest.suspects import label_errors
 from assay.contest.workers import Workers
 from assay.data.dataset import KINDS, Dataset, Schema
+from assay.data.inspect import findings
+from assay.data.inspect.base import LEVELS, Finding
 from assay.data.read import read
-from assay.data.split import Split, splits
-from assay.errors import InputError, TaskError
+from assay.data.split import Split
+from assay.errors import InputError
 from assay.families.base import Candidate
 from assay.registry import get
-from assay.report.facts import facts_for_report
+from assay.report.facts import facts_for_report, write_facts
 from assay.ship.bundle import Bundle, pack
 from assay.ship.bundle import load as load_bundle
-from assay.tasks import choose, find
+from assay.tasks import find
 from assay.tasks.base import Task
 from assay.words import Text, say
 
-MOST_TEST_ROWS = 10_000
-LEAST_ROWS = 20
+DAY_S = 86_400.0  # the limit of a run that has a work budget and no other
+MOST_SHOWN = 8  # findings shown before the contest; the report holds all
 KIND_WORDS = {"number": say("Numbers"), "category": say("Categories"), "text": say("Texts"), "time": say("Times"), "id": say("Ids (not used)")}
 
 
@@ -67,35 +75,92 @@ def run(
     source: Any, *, target: str | None = None, out: str | Path | None = None, observe: Callable[[Event | Text], None] = lambda event: None,
     since_process_start: bool = False, **options: Any,
 ) -> Run:
-    """Let all candidates answer the same rows and judge them. source: a path or a pandas, polars or Arrow frame.
+    """Let all candidates answer the same rows and judge them. source: what `assay.data.read` takes: a path, a database URL
+    (with `query=`), a pandas, polars or Arrow frame.
 
     options: the fields of `Case` (time="60s", worth="error=4.5 CNY", requests="2M/month", ...). out: the run's folder.
     Raises InputError, TaskError, ReadError, BudgetError: each one sentence.
     """
-    case = Case.of(options | {"target": target} if target else options)
-    case = replace(case, data=str(source) if isinstance(source, (str, Path)) else case.data)
+    case = _case(source, target, options)
     prices(case.prices).rate(case.worth.currency if case.worth else "")  # a missing price is said now, not after the contest
     clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
     folder = Folder(fresh_folder(source, out))
     observe(Event("clock", "", -1, clock.total_s))
     with Workers(IMPORTS) as workers:
-        reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column)
-        data, notes = _with_answers(reading.dataset, case)
-        task, why = _task(case, data)
-        for note in (*columns_read(data.schema), *reading.notes, *notes, why):
+        asked = _ask(source, case)
+        for note in (*columns_read(asked.data.schema), *asked.notes):
             observe(note)
-        entries = line_up(case, task, data.schema)
-        parts, how = _splits(case, task, data)
+        findings = [] if case.work else _findings(asked, case, seconds=min(10.0, 0.05 * case.time_s))
+        if case.work:
+            findings = _findings(asked, case, seconds=UNLIMITED)
+        for finding in findings[:MOST_SHOWN]:
+            observe(finding.text)
+        entries = line_up(case, asked.task, asked.data.schema)
+        parts, how = splits_of(case, asked.task, asked.data)
         observe(how)
         data_about = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "assay": assay.__version__, "split": how.json(),
-                      "notes": [n.json() for n in (*reading.notes, *notes, why)]}
+                      "notes": [n.json() for n in asked.notes], "findings": [f.json() for f in findings]}
         try:
-            folder.begin(case, task, data, parts, data_about)
-            return _play_and_judge(folder, case, task, data, parts, entries, workers, clock, observe)
+            folder.begin(case, asked.task, asked.data, parts, data_about)
+            return _play_and_judge(Arena(folder, case, asked.task, workers, clock, observe), asked.data, parts, entries)
         except BaseException:
             if not any(t.status == "done" for t in folder.trials()):
                 shutil.rmtree(folder.path, ignore_errors=True)  # nothing finished: leave nothing half-written
             raise
+
+
+def look(source: Any, *, target: str, seconds: float = 60.0, observe: Callable[[Text], None] = lambda note: None, **options: Any) -> list[Finding]:
+    """What one should know about this data before training on it: leaks, duplicates, label errors, structure, ..., most severe first."""
+    case = _case(source, target, options)
+    asked = _ask(source, case)
+    for note in (*columns_read(asked.data.schema), *asked.notes):
+        observe(note)
+    found = _findings(asked, case, seconds=seconds)
+    suspects = label_errors(asked.data, asked.task, seed=case.seed, seconds=seconds)
+    return sorted([*found, *([suspects] if suspects else [])], key=lambda f: LEVELS.index(f.level))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The data with its roles, the question, and what was noticed on the way."""
+
+    data: Dataset
+    task: Task
+    notes: list[Text]
+
+
+def _case(source: Any, target: str | None, options: dict[str, Any]) -> Case:
+    case = Case.of(options | {"target": target} if target else options)
+    if case.work and not options.keys() & {"time", "time_s"}:
+        case = replace(case, time_s=DAY_S)
+    return replace(case, data=_shown(source) if isinstance(source, (str, Path)) else case.data)
+
+
+def _ask(source: Any, case: Case) -> _Asked:
+    reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column, **({"query": case.query} if case.query else {}))
+    data, notes = reading.dataset, []
+    if case.drop:
+        absent = [n for n in case.drop if n not in data.frame.columns]
+        if absent or case.target in case.drop:
+            raise InputError("There is no column '{name}' that could be left out. The data have: {columns}.", name=(absent or [case.target])[0],
+                             columns=[c for c in data.frame.columns if c != case.target][:40])
+        data = data.without(case.drop)
+        notes.append(say("Left out as you said: {names}.", names=list(case.drop)))
+    data, missing = with_answers(data, case)
+    task, why = task_of(case, data)
+    data, belongs = with_structure(case, task, data)
+    return _Asked(data, task, [*reading.notes, *notes, *missing, why, *([belongs] if belongs else [])])
+
+
+def _findings(asked: _Asked, case: Case, *, seconds: float) -> list[Finding]:
+    return findings(asked.data, labels=asked.task.name != "regress", seed=case.seed, seconds=seconds)
+
+
+def _shown(source: str | Path) -> str:
+    """A path as it was given; a database URL without its password."""
+    import re
+
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", str(source))
 
 
 def resume(path: str | Path, *, observe: Callable[[Event | Text], None] = lambda event: None, since_process_start: bool = False) -> Run:
@@ -107,7 +172,7 @@ def resume(path: str | Path, *, observe: Callable[[Event | Text], None] = lambda
     clock = Clock(case.time_s, used_s=used + (process_age_s() if since_process_start else 0.0))
     observe(Event("clock", "", -1, clock.total_s))
     with Workers(IMPORTS) as workers:
-        return _play_and_judge(folder, case, task, data, parts, entries, workers, clock, observe)
+        return _play_and_judge(Arena(folder, case, task, workers, clock, observe), data, parts, entries)
 
 
 def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
@@ -119,10 +184,10 @@ def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
     folder = Folder(Path(path))
     case, task, data, parts, about = folder.open()
     case = Case.of(case.json() | {k: v for k, v in options.items() if v is not None})
-    task = find(task.name).of(data, **_task_options(case))
+    task = find(task.name).of(data, **task_options(case))
     gathered = gather(folder, case, task, data, parts)
     verdict = judge_folder(folder, case, task, data, parts, rival=rival, gathered=gathered)
-    _ship(folder, case, task, data, gathered[0], verdict, None, None, lambda event: None)
+    _ship(folder, case, task, data, gathered[0], verdict, None)
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], None)
     judged = Run(folder, verdict)
     judged.report(folder.path / "report.html", lang=case.lang)
@@ -145,51 +210,45 @@ def columns_read(schema: Schema) -> list[Text]:
     return out
 
 
-def _play_and_judge(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], entries: list, workers: Workers,
-                    clock: Clock, observe: Callable[[Any], None]) -> Run:
-    finished = play(folder, case, entries, len(parts), workers, clock, observe)
+def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: list[Entry]) -> Run:
+    folder, case, task, clock = arena.folder, arena.case, arena.task, arena.clock
+    finished = play(arena, entries, len(parts)) and after(arena, entries, data, parts)
     if not finished:
-        observe(say("Stopped by you: judging what has finished."))
+        arena.observe(say("Stopped by you: judging what has finished."))
     gathered = gather(folder, case, task, data, parts)
     verdict = judge_folder(folder, case, task, data, parts, gathered=gathered)
     about = folder.about()
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)  # before packing: a kill there loses no verdict
-    _ship(folder, case, task, data, gathered[0], verdict, workers if finished else None, clock, observe)
+    _ship(folder, case, task, data, gathered[0], verdict, arena if finished else None)
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)
     played = Run(folder, verdict)
     played.report(folder.path / "report.html")
     return played
 
 
-def _ship(folder: Folder, case: Case, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict, workers: Workers | None,
-          clock: Clock | None, observe: Callable[[Any], None]) -> None:
-    """Pack the winner and the cheapest that is good enough, fitted on all rows where there are workers and time."""
+def _ship(folder: Folder, case: Case, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict, arena: Arena | None) -> None:
+    """Pack the winner and the cheapest that is good enough, fitted on all rows where there is an arena and time."""
     scores = {row["candidate"]: row for row in verdict.scoreboard}
     packed: dict[str, Path] = {}
-    for role, name in (("winner", verdict.winner), ("cheapest", verdict.cheapest)):
+    for role, name in (("winner", verdict.packed), ("cheapest", verdict.cheapest)):
         bundle = folder.path / f"{role}.assay"
         if name in packed:
             shutil.copyfile(packed[name], bundle)
             continue
         trial = evidence.trials[name][0]
         calibration = _calibration(folder, task, data, evidence.trials[name])
-        model_folder, rows = folder.model_folder(name, trial.split) / "model", trial.rows_used
-        whole = folder.path / "models" / f"{name}.all"
-        needed = trial.cost["fit_wall_s"] * len(data) / max(trial.train_rows, 1) * 1.3 + 0.3
-        left = clock.left() - 0.9 if clock else 0.0
-        if workers and needed < left:
-            observe(Event("start", name, -1, note="refit"))
-            fit_again(folder, case, trial, calibration, whole, max(needed * 1.5, 1.0), left, workers, observe)
-        if (whole / "model").exists():  # a dump appears whole or not at all
+        model_folder, rows = folder.model_folder(trial.key) / "model", trial.rows_used
+        whole = fit_on_all(folder, task, data, evidence, name, calibration, arena)
+        if whole is not None:
             model_folder, rows = whole / "model", len(data)
-        candidate = get("assay.families", Candidate, name)
+        candidate = get("assay.families", Candidate, trial.family or name)
         rng = np.random.default_rng(case.seed)
         sample = data.asked().take(np.sort(rng.choice(len(data), min(len(data), 500), replace=False)))
         row = scores[name]
         pack(bundle, task=task, candidate=candidate, params=trial.params, schema=data.schema, model_folder=model_folder,
              calibration=calibration, reference=sample.frame,
              facts={"loss": {"name": task.loss, "value": row["loss"], "low": row["low"], "high": row["high"]},
-                    "metrics": row["metrics"], "cost": row["cost"], "rows_fitted": rows, "rows": len(data), "role": role,
+                    "metrics": row["metrics"], "cost": row["cost"], "rows_fitted": rows, "rows": len(data), "role": role, "name": name,
                     "fingerprint": data.fingerprint, "seed": case.seed, "created": folder.about()["created"], "verdict": str(verdict.sentence)})
         packed[name] = bundle
 
@@ -203,7 +262,7 @@ def _calibration(folder: Folder, task: Task, data: Dataset, trials: list[Trial])
 def _write_verdict(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, about: dict[str, Any],
                    evidence: Evidence, clock: Clock | None) -> None:
     used = clock.used() if clock else sum(t.seconds for t in folder.trials())
-    write_json(folder.verdict_file, facts_for_report(case, task, data, parts, verdict, about, evidence, used))
+    write_facts(folder.path, facts_for_report(case, task, data, parts, verdict, about, evidence, used), repeatable=bool(case.work))
 
 
 def fresh_folder(source: Any, out: str | Path | None = None) -> Path:
@@ -213,7 +272,7 @@ def fresh_folder(source: Any, out: str | Path | None = None) -> Path:
         if (path / "case.json").exists():
             raise InputError("'{path}' already holds a run. Go on with it: assay run --resume {path}, or name another folder.", path=str(path))
         return path
-    stem = Path(source).name.split(".")[0] if isinstance(source, (str, Path)) else "frame"
+    stem = "query" if "://" in str(source)[:20] else Path(source).name.split(".")[0] if isinstance(source, (str, Path)) else "frame"
     root, stamp = Path("assay-runs"), time.strftime("%Y%m%d-%H%M%S")
     path = root / f"{stem}-{stamp}"
     extra = 1
@@ -223,76 +282,4 @@ def fresh_folder(source: Any, out: str | Path | None = None) -> Path:
     return path
 
 
-def _with_answers(data: Dataset, case: Case) -> tuple[Dataset, list[Text]]:
-    """Rows whose target is there. Missing and infinite answers are refused, or dropped where the case says so."""
-    y = data.y
-    bad = y.is_null()
-    if y.dtype.is_float():
-        bad = bad | y.is_nan().fill_null(False) | y.is_infinite().fill_null(False)
-    missing = int(bad.sum())
-    if missing == len(y):
-        raise TaskError("The target '{name}' is empty in all {rows} rows.", name=y.name, rows=len(y))
-    notes = []
-    if missing and not case.drop_missing_target:
-        raise TaskError("{missing:,} of {rows:,} rows have no usable value in '{name}' (the first is data row {first:,}). Fill them, or leave "
-                        "them out with --drop-missing-target.", missing=missing, rows=len(y), name=y.name, first=int(bad.arg_max() or 0) + 1)
-    if missing:
-        data = data.take((~bad).to_numpy())
-        notes.append(say("{missing:,} rows without a usable '{name}' were left out.", missing=missing, name=y.name))
-    if len(data) < LEAST_ROWS:
-        raise TaskError("Rows found: {rows}. At least {least} are needed before anything can be judged.", rows=len(data), least=LEAST_ROWS)
-    if not data.schema.features:
-        raise TaskError("Besides the target '{name}' there is no column to learn from (ids do not count).", name=y.name)
-    return data, notes
-
-
-def _task(case: Case, data: Dataset) -> tuple[Task, Text]:
-    if case.task is None:
-        chosen, why = choose(data)
-    else:
-        chosen, why = find(case.task), say("The question is '{task}', as you said.", task=case.task)
-        reason = chosen.refuses(data)
-        if reason is not None and not (data.y.dtype.is_integer() and 2 <= data.y.n_unique() <= 1000):
-            raise TaskError("'{task}' cannot be asked here: {reason}.", task=case.task, reason=reason)
-    return chosen.of(data, **_task_options(case)), why
-
-
-def _task_options(case: Case) -> dict[str, Any]:
-    options: dict[str, Any] = {"loss": case.loss, "quantile": case.quantile}
-    return options | ({"costs": case.worth.costs, "currency": case.worth.currency} if case.worth else {})
-
-
-def _affordable_folds(n: int, time_s: float) -> int:
-    """Few rows need folds, or the interval is too wide to say anything; each fold costs every candidate a trial."""
-    if time_s < 20:
-        return 1
-    if n < 1000:
-        return 5 if time_s >= 60 else 3
-    return 3 if n < 3000 and time_s >= 60 else 1
-
-
-def _splits(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]:
-    """The splits of this case and a sentence that says how they were made."""
-    kind = case.split or ("group" if data.schema.group else "time" if data.schema.time else "random")
-    if kind not in ("random", "group", "time"):
-        raise InputError("There is no split '{kind}'. There are: random, group, time.", kind=kind)
-    n = len(data)
-    folds = case.folds or _affordable_folds(n, case.time_s)
-    if kind == "group" and data.schema.group:
-        folds = min(folds, max(1, data.frame[data.schema.group].n_unique() // 2))
-    most = case.test_rows or min(MOST_TEST_ROWS, max(500, int(100 * case.time_s)))
-    if case.llm_url and not case.test_rows:
-        most = min(most, 500)
-        folds = 1
-    parts = splits(data, folds=folds, share=1 / max(folds, 5), seed=case.seed, kind=kind, test_rows=most,
-                   strata=task.strata(data) if kind == "random" else None)
-    words = {"random": say("at random, the same shares of each answer on both sides"),
-             "group": say("by '{name}': no group stands on both sides", name=data.schema.group or ""),
-             "time": say("forward in time by '{name}': the future judges", name=data.schema.time or "")}
-    same = {"train": len(parts[0].train), "test": len(parts[0].test), "how": words[kind]}
-    if len(parts) > 1:
-        return parts, say("{folds} folds, in each {train:,} rows teach and {test:,} judge, split {how}.", folds=len(parts), **same)
-    return parts, say("{train:,} rows teach and {test:,} judge, split {how}.", **same)
-
-
-__all__ = ["Run", "judge", "load", "resume", "run"]
+__all__ = ["Run", "judge", "load", "look", "resume", "run"]

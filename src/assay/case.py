@@ -37,6 +37,10 @@ class Case:
     time_s: float = 300.0
     memory_mb: float = 4096.0
     seed: int = 0
+    work: int | None = None
+    tune: bool = True
+    drop: tuple[str, ...] = ()
+    query: str | None = None
     kinds: dict[str, str] = field(default_factory=dict)
     group: str | None = None
     time_column: str | None = None
@@ -104,6 +108,13 @@ def pairs(words: list[str]) -> dict[str, str]:
             raise InputError("'{word}' is not COLUMN=KIND, such as age=number.", word=word)
         out[name] = value
     return out
+
+
+def price(value: str | float) -> float:
+    """Money for one answer: a number of zero or more."""
+    if not _is_number(str(value)) or not 0 <= float(value) < float("inf"):
+        raise InputError("'{value}' is not a price of one answer, such as 0.002.", value=str(value))
+    return float(value)
 
 
 def llm_fields(endpoint: tuple[str, str] | None, price: tuple[float, float] | None) -> dict[str, Any]:
@@ -193,5 +204,5 @@ _ALIASES = {"time": "time_s", "memory": "memory_mb", "requests": "requests_per_m
 _PARSERS: dict[str, Any] = {
     "time_s": seconds, "memory_mb": megabytes, "artefact_mb": megabytes, "requests_per_month": per_month,
     "latency_ms": lambda v: seconds(v) * 1000 if isinstance(v, str) else float(v), "worth": worth,
-    "candidates": tuple, "without": tuple, "external": tuple,
+    "candidates": tuple, "without": tuple, "external": tuple, "drop": tuple,
 }

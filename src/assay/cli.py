@@ -44,13 +44,18 @@ WorthOption = Annotated[str | None, typer.Option(
 Requests = Annotated[str | None, typer.Option("--requests", help=say("Rows to answer, such as 2M/month.").to(LANG))]
 Margin = Annotated[float | None, typer.Option("--margin", help=say("Smallest net gain in loss that matters (default: 2 % of the small model's loss).").to(LANG))]
 PricesOption = Annotated[str | None, typer.Option("--prices", help=say("A price table of your own (TOML).").to(LANG))]
+Kinds = Annotated[list[str] | None, typer.Option("--kind", help=say("COLUMN=KIND, may be repeated. Kinds: number category text time id.").to(LANG))]
+Group = Annotated[str | None, typer.Option("--group", help=say("Column whose rows belong together (a patient, a machine).").to(LANG))]
+TimeColumn = Annotated[str | None, typer.Option("--time-column", help=say("Column of time: the future judges.").to(LANG))]
+Drop = Annotated[list[str] | None, typer.Option("--drop", help=say("Leave this column out, may be repeated.").to(LANG))]
+Query = Annotated[str | None, typer.Option("--query", help=say("What to select from a database, where FILE is its URL.").to(LANG))]
 Confidence = Annotated[float | None, typer.Option("--confidence", min=0.5, max=0.999, help=say("Confidence of intervals and tests (default 0.95).").to(LANG))]
 
 
 @app.command(name="run", help=say("Run a contest on FILE and judge it.\n\nassay run churn.csv --target churn --time 60s\n\n"
                                   "assay run tickets.parquet --target category --worth 'error=4.5 CNY' --requests 2M/month --latency 20ms --lang zh").to(LANG))
 def run_command(
-    file: Annotated[Path | None, typer.Argument(help=say("csv, tsv, parquet or jsonl.").to(LANG))] = None,
+    file: Annotated[str | None, typer.Argument(help=say("A file (csv, tsv, xlsx, parquet, jsonl), a folder of parts, or a database URL with --query.").to(LANG))] = None,
     target: Annotated[str | None, typer.Option("--target", help=say("The column to predict.").to(LANG))] = None,
     time: Time = None,
     memory: Annotated[str | None, typer.Option("--memory", help=say("Memory of a trial, such as 2G (a contract).").to(LANG))] = None,
@@ -63,10 +68,12 @@ def run_command(
     size: Annotated[str | None, typer.Option("--size", help=say("Largest model, such as 50MB.").to(LANG))] = None,
     margin: Margin = None,
     confidence: Confidence = None,
-    kind: Annotated[list[str] | None, typer.Option("--kind", help=say("COLUMN=KIND, may be repeated. Kinds: number category text time id.").to(LANG))] = None,
-    group: Annotated[str | None, typer.Option("--group", help=say("Column whose rows belong together (a patient, a machine).").to(LANG))] = None,
-    time_column: Annotated[str | None, typer.Option("--time-column", help=say("Column of time: the future judges.").to(LANG))] = None,
-    split: Annotated[str | None, typer.Option("--split", help=say("random, group or time.").to(LANG))] = None,
+    kind: Kinds = None,
+    group: Group = None,
+    time_column: TimeColumn = None,
+    drop: Drop = None,
+    query: Query = None,
+    split: Annotated[str | None, typer.Option("--split", help=say("random, group, time or order (of the rows); default: what the data's structure asks for.").to(LANG))] = None,
     folds: Annotated[int | None, typer.Option("--folds", min=1, max=20, help=say("Splits (default 5 below 1,000 rows, 3 below 3,000, else 1; fewer in a short time).").to(LANG))] = None,
     test_rows: Annotated[int | None, typer.Option("--test-rows", min=10, help=say("Most rows that judge.").to(LANG))] = None,
     drop_missing_target: Annotated[bool, typer.Option("--drop-missing-target", help=say("Leave out rows without a target.").to(LANG))] = False,
@@ -75,6 +82,11 @@ def run_command(
     llm: Annotated[tuple[str, str] | None, typer.Option("--llm", metavar="URL MODEL", help=say("An OpenAI-compatible endpoint and its model.").to(LANG))] = None,
     llm_price: Annotated[tuple[float, float] | None, typer.Option("--llm-price", metavar="IN OUT", help=say("Price of a million tokens in and out.").to(LANG))] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help=say("A local Hugging Face folder of a text encoder.").to(LANG))] = None,
+    external: Annotated[list[str] | None, typer.Option("--external", metavar="NAME=SPEC", help=say("A model of yours or of a vendor, may be repeated: a file of answers, 'cmd:...', a URL, or 'autogluon:FOLDER'.").to(LANG))] = None,
+    external_price: Annotated[list[str] | None, typer.Option("--external-price", metavar="NAME=PRICE", help=say("Price of one answer of an external model.").to(LANG))] = None,
+    weights: Annotated[list[str] | None, typer.Option("--weights", metavar="NAME=FILE", help=say("A local weights file, such as tabpfn=FILE.").to(LANG))] = None,
+    work: Annotated[int | None, typer.Option("--work", min=1, help=say("Instead of a clock: at most this many passes over the rows per fit. The same seed then gives the same verdict, byte for byte.").to(LANG))] = None,
+    no_tune: Annotated[bool, typer.Option("--no-tune", help=say("Settings as they are; no search.").to(LANG))] = False,
     offline: Annotated[bool, typer.Option("--offline", help=say("Only models that need no network.").to(LANG))] = False,
     explainable: Annotated[bool, typer.Option("--explainable", help=say("Only models that explain themselves.").to(LANG))] = False,
     prices: PricesOption = None,
@@ -85,24 +97,52 @@ def run_command(
     as_json: AsJson = False,
     lang: Annotated[str | None, typer.Option("--lang", help=say("Language: en or zh.").to(LANG))] = None,
 ) -> None:
-    from assay.case import case_file, llm_fields, pairs
+    from assay.case import case_file, llm_fields, pairs, price
 
     if resume is not None:
         _play(lambda api, observe: api.resume(resume, observe=observe, since_process_start=True), lang or LANG, as_json)
         return
     fields = case_file(case) if case else {}
+    prices_of = {name: price(value) for name, value in pairs(external_price or []).items()}
     lang = lang or str(fields.get("lang", LANG))
     flags = {"target": target, "time_s": time, "memory_mb": memory, "task": task, "loss": loss, "quantile": quantile, "worth": worth,
              "requests_per_month": requests, "latency_ms": latency, "artefact_mb": size, "margin": margin, "confidence": confidence,
              "kinds": pairs(kind or []), "group": group, "time_column": time_column, "split": split, "folds": folds, "test_rows": test_rows,
              "drop_missing_target": drop_missing_target, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
-             "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
+             "drop": tuple(drop or ()), "query": query, "external": tuple(external or ()), "external_price": prices_of, "weights": pairs(weights or []),
+             "work": work, "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
     source = file or fields.get("data")
     if source is None:
         raise typer.BadParameter(say("Name a file, or a case file with data = '...'.").to(lang))
     fields |= {name: value for name, value in flags.items() if value or (value == 0 and value is not False)}  # --margin 0 and --seed 0 count
     fields.pop("data", None)
+    if no_tune:
+        fields["tune"] = False
     _play(lambda api, observe: api.run(source, out=out, observe=observe, since_process_start=True, **fields), lang, as_json)
+
+
+@app.command(name="look", help=say("What to know about FILE before training on it: leaks, duplicates, label errors, groups, order in time.\n\n"
+                                   "assay look churn.csv --target churn").to(LANG))
+def look_command(
+    file: Annotated[str, typer.Argument(help=say("A file, a folder of parts, or a database URL.").to(LANG))],
+    target: Annotated[str, typer.Option("--target", help=say("The column to predict.").to(LANG))],
+    time: Annotated[str, typer.Option("--time", "-t", help=say("Most time to look, such as 60s.").to(LANG))] = "60s",
+    kind: Kinds = None,
+    group: Group = None,
+    time_column: TimeColumn = None,
+    drop: Drop = None,
+    query: Query = None,
+    drop_missing_target: Annotated[bool, typer.Option("--drop-missing-target", help=say("Leave out rows without a target.").to(LANG))] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=say("Print the findings as JSON.").to(LANG))] = False,
+    lang: Lang = LANG,
+) -> None:
+    from assay import api
+    from assay.case import pairs, seconds
+    from assay.report.look import print_findings
+
+    found = api.look(file, target=target, seconds=seconds(time), kinds=pairs(kind or []), group=group, time_column=time_column, drop=tuple(drop or ()),
+                     query=query, drop_missing_target=drop_missing_target, observe=lambda note: typer.echo(note.to(lang), err=as_json))
+    print_findings(found, file=file, target=target, lang=lang, as_json=as_json)
 
 
 @app.command(name="judge", help=say("Judge a finished run again under another worth, margin or rival. Nothing is retrained.\n\n"

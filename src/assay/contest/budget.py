@@ -23,7 +23,8 @@ def cores() -> int:
 class Clock:
     """total_s: the budget. used_s: spent before this object was made (start-up, or an earlier part of a resumed run).
 
-    The last `reserve` share belongs to judging, fitting the winner on all rows, packing and the report.
+    The last `reserve` share belongs to judging, fitting the winner on all rows, packing and the report; the part before it,
+    `after_s`, to what comes after the contest proper: ensembles, other seeds, learning curves, ablations.
     """
 
     total_s: float
@@ -44,11 +45,19 @@ class Clock:
     def left_for_trials(self) -> float:
         return self.left() - self.reserve_s
 
+    @property
+    def after_s(self) -> float:
+        """A fifth of the time; nothing in runs so short that every second is needed for the contest itself."""
+        return 0.2 * self.total_s if self.total_s >= 20 else 0.08 * self.total_s if self.total_s >= 8 else 0.0
+
+    def left_for_contest(self) -> float:
+        return self.left_for_trials() - self.after_s
+
     def part(self, share: float, shares_left: float, expected_s: float = 0.0) -> float:
         """Seconds for a trial that holds `share` of the `shares_left`; what earlier trials did not use flows on.
 
         expected_s: what the waiting trials of other candidates will take, as far as an earlier fold has shown it;
         `shares_left` then counts the rest only.
         """
-        left = max(0.0, self.left_for_trials())
+        left = max(0.0, self.left_for_contest())
         return max(left - expected_s, 0.25 * left) * share / max(shares_left, share)

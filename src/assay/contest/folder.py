@@ -26,6 +26,9 @@ class Trial:
     """One candidate on one split. status: done, failed or refused; the two last carry their reason.
 
     loss, valid_loss: means over test rows, and over rows held out of train. cost: see `contest.cost.Cost`.
+    family: its name in the registry, if it is not `candidate`. repeat: 0, or the number of the repetition under another
+    seed. share: of the training rows it might learn from (a point of a learning curve if below 1). blind: kinds of
+    columns that were hidden from it (an ablation).
     """
 
     candidate: str
@@ -44,13 +47,33 @@ class Trial:
     facts: dict[str, Any] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
     version: str = ""
+    family: str = ""
+    repeat: int = 0
+    share: float = 1.0
+    blind: tuple[str, ...] = ()
+
+    @property
+    def contest(self) -> bool:
+        """Does it stand in the scoreboard: all rows, all columns, the first seed?"""
+        return self.repeat == 0 and self.whole
+
+    @property
+    def whole(self) -> bool:
+        """All training rows and all columns, whatever the seed."""
+        return self.share == 1.0 and not self.blind
+
+    @property
+    def key(self) -> str:
+        """Unique in a run; the stem of its files."""
+        return "".join((f"{self.candidate}.{self.split}", f".r{self.repeat}" if self.repeat else "",
+                        f".n{self.share:g}" if self.share < 1 else "", f".without-{'-'.join(self.blind)}" if self.blind else ""))
 
     def json(self) -> dict[str, Any]:
         return asdict(self) | {"reason": self.reason.json() if self.reason else None}
 
     @classmethod
     def of(cls, packed: dict[str, Any]) -> Trial:
-        return cls(**packed | {"reason": Text.of(packed["reason"]) if packed["reason"] else None})
+        return cls(**packed | {"reason": Text.of(packed["reason"]) if packed["reason"] else None, "blind": tuple(packed.get("blind", ()))})
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,11 @@ class Folder:
         return self.path / "data.arrow"
 
     @property
+    def rows_file(self) -> Path:
+        """The number of each row in the file that was read."""
+        return self.path / "rows.npy"
+
+    @property
     def splits_file(self) -> Path:
         return self.path / "splits.npz"
 
@@ -79,15 +107,16 @@ class Folder:
     def verdict_file(self) -> Path:
         return self.path / "verdict.json"
 
-    def prediction_file(self, candidate: str, split: int) -> Path:
-        return self.path / "predictions" / f"{candidate}.{split}.npy"
+    def prediction_file(self, key: str) -> Path:
+        return self.path / "predictions" / f"{key}.npy"
 
-    def validation_file(self, candidate: str, split: int) -> Path:
+    def validation_file(self, key: str) -> Path:
         """npz of `rows` (row numbers of the dataset) and `prediction` (raw, as the model gave it)."""
-        return self.path / "predictions" / f"{candidate}.{split}.valid.npz"
+        return self.path / "predictions" / f"{key}.valid.npz"
 
-    def model_folder(self, candidate: str, split: int) -> Path:
-        return self.path / "models" / f"{candidate}.{split}"
+    def model_folder(self, key: str) -> Path:
+        """`model/` (what the model dumped) and `calibration.json`."""
+        return self.path / "models" / key
 
     def begin(self, case: Case, task: Task, data: Dataset, splits: list[Split], about: dict[str, Any]) -> None:
         """Write what every child reads. The case file comes last: a folder without it never began."""
@@ -96,6 +125,8 @@ class Folder:
         data.frame.write_ipc(self.data_file.with_suffix(".tmp"), compression="uncompressed")
         self.data_file.with_suffix(".tmp").replace(self.data_file)
         splitting.save(splits, self.splits_file)
+        if data.rows is not None:
+            np.save(self.rows_file, data.rows)
         packed = {"case": case.json(), "task": task.json(), "schema": data.schema.json(), "fingerprint": data.fingerprint,
                   "rows": len(data), **about}
         write_json(self.case_file, packed)
@@ -110,7 +141,8 @@ class Folder:
         about = self.about()
         case = Case.of(about["case"])
         task = find(about["task"]["task"]).from_json(about["task"])
-        data = Dataset(_mapped(self.data_file), Schema.of(about["schema"]))
+        rows = np.load(self.rows_file, mmap_mode="r", allow_pickle=False) if self.rows_file.exists() else None
+        data = Dataset(_mapped(self.data_file), Schema.of(about["schema"]), rows)
         return case, task, data, splitting.load(self.splits_file), about
 
     def append(self, trial: Trial) -> None:
@@ -140,11 +172,11 @@ class Folder:
         return out
 
     def prediction(self, trial: Trial) -> np.ndarray:
-        return np.load(self.prediction_file(trial.candidate, trial.split), allow_pickle=False)
+        return np.load(self.prediction_file(trial.key), allow_pickle=False)
 
     def validation(self, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
         """(row numbers, raw predictions) of the rows that this trial held out of train."""
-        with np.load(self.validation_file(trial.candidate, trial.split), allow_pickle=False) as saved:
+        with np.load(self.validation_file(trial.key), allow_pickle=False) as saved:
             return saved["rows"], saved["prediction"]
 
 

@@ -15,9 +15,11 @@ import numpy as np
 
 from assay.case import Case
 from assay.contest.cost import Prices, prices
+from assay.contest.evidence import Evidence, gather
 from assay.contest.folder import Folder, Trial
-from assay.contest.sentences import UNITS, next_step, notes_of, verdict_sentence
-from assay.contest.statistics import Bootstrap, Interval, detectable, fold_factor, holm, jackknife, rows_to_settle
+from assay.contest.learning import ablation, learning
+from assay.contest.sentences import UNITS, next_step, not_a_result, notes_of, teaching, verdict_sentence
+from assay.contest.statistics import Bootstrap, Interval, detectable, holm, jackknife, rows_to_settle
 from assay.data.dataset import Dataset
 from assay.data.split import Split
 from assay.errors import BudgetError, InputError
@@ -25,7 +27,7 @@ from assay.families.base import RUNGS
 from assay.tasks.base import Task
 from assay.words import Text, say
 
-LARGE = ("scratch", "pretrained", "llm")
+LARGE = ("scratch", "pretrained", "llm", "external")
 MARGIN = 0.02  # without money: a large model has to cut the small one's loss by this share before anybody cares
 _PRICE = {"regress": "unit=2 CNY"}
 CLOSE = 0.01  # the cheapest model may cost this share of loss against the winner and still be good enough
@@ -33,13 +35,18 @@ CLOSE = 0.01  # the cheapest model may cost this share of loss against the winne
 
 @dataclass(frozen=True)
 class Verdict:
-    """outcome: worth_it, not_worth_it, unknown or nothing_beats_naive. `sentence` says it; `details` is verdict.json's body."""
+    """outcome: worth_it, not_worth_it, unknown, nothing_beats_naive, or not_a_result where a column gives the answer away.
+
+    packed: what winner.assay holds: the winner, or the best that can be packed if the winner is somebody else's model.
+    learning: learning curves and their crossing (`contest.learning`). ablation: what each kind of column adds.
+    """
 
     outcome: str
     sentence: Text
     next: Text
     notes: tuple[Text, ...]
     winner: str
+    packed: str
     cheapest: str
     naive: str
     large: str | None
@@ -47,65 +54,18 @@ class Verdict:
     effect: dict[str, Any] | None
     money: dict[str, Any] | None
     scoreboard: tuple[dict[str, Any], ...]
+    learning: dict[str, Any] | None = None
+    ablation: tuple[dict[str, Any], ...] = ()
+    findings: tuple[dict[str, Any], ...] = ()
 
     def __str__(self) -> str:
         return str(self.sentence)
 
     def json(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "sentence": self.sentence.json(), "next": self.next.json(),
-                "notes": [n.json() for n in self.notes], "winner": self.winner, "cheapest": self.cheapest, "naive": self.naive,
+                "notes": [n.json() for n in self.notes], "winner": self.winner, "packed": self.packed, "cheapest": self.cheapest, "naive": self.naive,
                 "large": self.large, "small": self.small, "effect": self.effect, "money": self.money,
-                "scoreboard": list(self.scoreboard)}
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Everything about the finished candidates, row by row, on the splits that all of them finished."""
-
-    trials: dict[str, list[Trial]]
-    losses: dict[str, np.ndarray]  # (n_test over the splits,)
-    valid: dict[str, float]
-    predictions: dict[str, np.ndarray]
-    train: Dataset
-    test: Dataset
-    clusters: np.ndarray
-    factor: float
-
-
-def gather(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Split]) -> tuple[Evidence, list[Trial]]:
-    """The evidence, and all trials (the refused and failed among them). Raises BudgetError if nothing finished.
-
-    Only splits that the most candidates finished count, and only candidates that finished all of those: everybody is
-    judged on the same rows. Losses are computed anew from the saved answers, so a finished run can be judged otherwise.
-    """
-    every = folder.trials()
-    done: dict[str, dict[int, Trial]] = {}
-    for trial in every:
-        if trial.status == "done" and folder.prediction_file(trial.candidate, trial.split).exists():
-            done.setdefault(trial.candidate, {})[trial.split] = trial
-    if not done:
-        raise BudgetError("No candidate finished within {seconds:g} s. Give more time: --time {more:g}s.",
-                          seconds=case.time_s, more=max(10.0, case.time_s * 3))
-    shared = _common_splits(done)
-    names = [name for name, mine in done.items() if shared <= mine.keys()]
-    order = sorted(shared)
-    test_rows = np.concatenate([splits[k].test for k in order])
-    test = data.take(test_rows)
-    clusters = np.concatenate([splits[k].clusters + 10**9 * k for k in order])  # codes of different folds never meet
-    predictions = {n: np.concatenate([folder.prediction(done[n][k]) for k in order]).astype(np.float64) for n in names}
-    losses = {n: task.losses(data, test, predictions[n]) for n in names}
-    valid = {}
-    for n in names:
-        parts = []
-        for k in order:
-            rows, raw = folder.validation(done[n][k])
-            held = data.take(rows)
-            parts.append(task.losses(data, held, task.calibrated(raw, task.calibration(task.truth(held), raw))).mean())
-        valid[n] = float(np.mean(parts))
-    train_rows = float(np.mean([len(splits[k].train) for k in order]))
-    factor = fold_factor(len(order), train_rows, len(test_rows) / len(order))
-    train = data.take(splits[order[0]].train)
-    return Evidence({n: [done[n][k] for k in order] for n in names}, losses, valid, predictions, train, test, clusters, factor), every
+                "scoreboard": list(self.scoreboard), "learning": self.learning, "ablation": list(self.ablation), "findings": list(self.findings)}
 
 
 def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Split], *, rival: str | None = None,
@@ -119,7 +79,7 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     if rival is not None and rival not in evidence.losses:
         raise InputError("'{name}' did not finish in this run. Finished: {names}.", name=rival, names=list(evidence.losses))
     currency = case.worth.currency if case.worth else ""
-    costs = {n: _running(trials, rate, currency) for n, trials in evidence.trials.items()}
+    costs = {n: _running(trials, rate, currency, measured=not case.work) for n, trials in evidence.trials.items()}
     in_money = case.worth is not None
     boot = Bootstrap(evidence.losses, evidence.clusters, confidence=case.confidence, seed=case.seed, widen=evidence.factor)
     removed = {n: reason for n in evidence.losses if (reason := _removed(n, evidence.trials[n], case))}
@@ -149,48 +109,65 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     else:
         winner = best(champions) or naive
     less = costs[large] - costs[small] if in_money and large else 0.0
-    gain = boot.gain(small, large, less=less) if large and large != small else None
+    gain = boot.gain(small, large, less=less, seeds=_by_seed(evidence, small, large)) if large and large != small else None
     margin = case.margin if case.margin is not None else 0.0 if in_money else MARGIN * boot.mean[small]
     effect = _effect(gain, margin, boot.mean[small], len(evidence.test), case.confidence) if gain else None
     if champions:
         outcome = "not_worth_it" if blocked else _outcome(gain, margin)
         if large and not rival:  # what is handed over follows the verdict
             winner = large if outcome == "worth_it" else small if outcome == "not_worth_it" and small in champions else winner
-    cheapest = _cheapest(evidence, boot, allowed, winner, naive, costs, rung, champions)
+    packable = [n for n in champions if evidence.trials[n][0].rung != "external"]
+    packed = winner if winner in (*packable, naive) else best(packable) or naive
+    cheapest = _cheapest(evidence, boot, [n for n in allowed if rung(n) != "external"], packed, naive, costs, rung, champions)
     money = _money(case, gain, costs, large, small, currency) if in_money and gain and large else None
     names = {"large": large or "", "small": small, "naive": naive, "winner": winner}
     unit = say("cost ({currency} a row)", currency=currency) if in_money else UNITS.get(task.loss, say("loss"))
     best_try = min(beats, key=lambda n: (net[n], n), default=naive)
     sentence = verdict_sentence(outcome, names, effect, boot.mean, beats.get(best_try), best_try, unit, len(evidence.test), case.confidence, blocked)
+    step = next_step(outcome, effect, folder, len(data), len(evidence.test), large, in_money, _PRICE.get(task.name, "error=4.5 CNY"))
+    found = folder.about().get("findings", [])
+    leaks = list(dict.fromkeys(c for f in found if f["level"] == "leak" for c in f["columns"]))
+    if leaks:
+        outcome, sentence, step = "not_a_result", *not_a_result(leaks, best_try, boot.mean[best_try], unit, case)
+    learnt = learning(folder, case, task, data, splits, evidence, margin=case.margin, less=less if in_money else 0.0)
+    notes = (*notes_of(evidence.trials, every, len(splits), case, large), *teaching(evidence, boot), *_unpacked(winner, packed))
     board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task, costs)
-    notes = notes_of(evidence.trials, every, len(splits), case, large)
-    return Verdict(outcome, sentence, next_step(outcome, effect, folder, len(data), len(evidence.test), large, in_money, _PRICE.get(task.name, "error=4.5 CNY")), notes, winner,
-                   cheapest, naive, large, small if large else None, effect, money, board)
+    return Verdict(outcome, sentence, step, notes, winner, packed, cheapest, naive, large, small if large else None, effect, money, board,
+                   learnt, ablation(folder, case, task, data, splits, evidence), tuple(found))
 
 
-def _common_splits(done: dict[str, dict[int, Trial]]) -> set[int]:
-    """The splits on which to compare: all that every finisher of the first split also finished, else the first ones."""
-    counts: dict[int, int] = {}
-    for mine in done.values():
-        for k in mine:
-            counts[k] = counts.get(k, 0) + 1
-    most = max(counts.values())
-    return {k for k, c in counts.items() if c == most}
+def _by_seed(evidence: Evidence, small: str, large: str) -> np.ndarray | None:
+    """The gain under each seed, (seeds,), where both were played with several."""
+    if small not in evidence.seeds or large not in evidence.seeds:
+        return None
+    k = min(len(evidence.seeds[small]), len(evidence.seeds[large]))
+    return (evidence.seeds[small][:k] - evidence.seeds[large][:k]).mean(axis=1)
 
 
-def _running(trials: list[Trial], rate: Prices, currency: str) -> float:
-    """Money to answer one row: CPU, energy and tokens, in `currency`."""
+def _unpacked(winner: str, packed: str) -> tuple[Text, ...]:
+    if winner == packed:
+        return ()
+    return (say("{winner} is somebody else's model and cannot be packed; winner.assay holds the best of the others, {packed}.", winner=winner, packed=packed),)
+
+
+def _running(trials: list[Trial], rate: Prices, currency: str, *, measured: bool) -> float:
+    """Money to answer one row: CPU, energy and tokens, in `currency`. measured: False leaves out what a clock measured."""
+    tokens = float(np.mean([t.cost.get("money_per_row") or 0.0 for t in trials])) * rate.rate(currency)
+    if not measured:
+        return tokens
     cpu = float(np.mean([t.cost["predict_s_per_row"] for t in trials]))
     wh = float(np.mean([t.cost["predict_wh_per_row"] for t in trials]))
-    tokens = float(np.mean([t.cost.get("money_per_row") or 0.0 for t in trials])) * rate.rate(currency)
     return rate.running(cpu, wh, currency) + tokens
 
 
 def _removed(name: str, trials: list[Trial], case: Case) -> Text | None:
     """The constraint that takes this candidate out of the choice, or None. It keeps its place in the table."""
-    latency = max(t.cost["single_row_p95_ms"] for t in trials)
-    if case.latency_ms is not None and latency > case.latency_ms:
-        return say("one row takes {got:.3g} ms (95th percentile), the limit is {limit:g} ms", got=latency, limit=case.latency_ms)
+    if case.latency_ms is not None:
+        measured = [t.cost["single_row_p95_ms"] for t in trials]
+        if None in measured:
+            return say("nobody knows how long it takes for one row, and the limit is {limit:g} ms", limit=case.latency_ms)
+        if max(measured) > case.latency_ms:
+            return say("one row takes {got:.3g} ms (95th percentile), the limit is {limit:g} ms", got=max(measured), limit=case.latency_ms)
     size = max(t.cost["artefact_mb"] for t in trials)
     if case.artefact_mb is not None and size > case.artefact_mb:
         return say("it is {got:.1f} MB large, the limit is {limit:g} MB", got=size, limit=case.artefact_mb)
@@ -249,8 +226,8 @@ def _scoreboard(evidence: Evidence, every: list[Trial], boot: Bootstrap, beats: 
             "high": own.high, "valid_loss": evidence.valid[n], "metrics": metrics,
             "gain_over_naive": _brief(beats[n]) if n in beats else None,
             "against_winner": _brief(against[n]) | {"p_holm": corrected[n]} if n in against else None,
-            "train_rows": trials[0].train_rows, "rows_used": min(t.rows_used for t in trials),
-            "seconds": sum(t.seconds for t in trials), "cost": _mean_cost(trials), "facts": trials[0].facts, "version": trials[0].version,
+            "train_rows": trials[0].train_rows, "rows_used": min(t.rows_used for t in trials), "family": trials[0].family or n,
+            "seeds": _seeds(evidence, n), "seconds": sum(t.seconds for t in trials), "cost": _mean_cost(trials), "facts": trials[0].facts, "version": trials[0].version,
             "params": trials[0].params, "running_per_row": costs[n],
         })
     seen = set(evidence.losses)
@@ -260,6 +237,14 @@ def _scoreboard(evidence: Evidence, every: list[Trial], boot: Bootstrap, beats: 
             board.append({"candidate": t.candidate, "rung": t.rung, "status": t.status, "reason": t.reason.json() if t.reason else None,
                           "seconds": t.seconds, "version": t.version})
     return tuple(board)
+
+
+def _seeds(evidence: Evidence, name: str) -> dict[str, Any] | None:
+    """The spread of its mean loss over seeds, apart from the spread over test rows."""
+    if name not in evidence.seeds:
+        return None
+    means = evidence.seeds[name].mean(axis=1)
+    return {"losses": means.tolist(), "sd": float(means.std(ddof=1))}
 
 
 def _brief(gain: Interval) -> dict[str, float]:

@@ -8,8 +8,9 @@ import numpy as np
 
 from assay.case import Case
 from assay.contest.cost import prices
+from assay.contest.evidence import Evidence
 from assay.contest.folder import Folder, Trial
-from assay.contest.statistics import Interval, detectable
+from assay.contest.statistics import Bootstrap, Interval, detectable
 from assay.words import Text, say
 
 UNITS = {"log": say("log loss"), "error": say("error rate"), "brier": say("Brier score"), "squared": say("squared error"),
@@ -88,3 +89,35 @@ def notes_of(compared: dict[str, list[Trial]], every: list[Trial], folds: int, c
             notes.append(say("The tokens of {names} have no price, so they count as free: name it with --llm-price IN OUT.", names=unpriced))
         notes.append(say("Running costs use this price table: {source}.", source=prices(case.prices).source))
     return tuple(notes)
+
+
+def not_a_result(columns: list[str], best_try: str, loss: float, unit: Text, case: Case) -> tuple[Text, Text]:
+    """The sentence and the next step where a column gives the answer away."""
+    sentence = say("This is not a result: {columns} give the answer away, and a score built on them says nothing about rows whose answer is not yet "
+                   "known. (With them {best} reaches a {unit} of {loss:.4g}.)", columns=columns, best=best_try, unit=unit, loss=loss)
+    step = say("assay run {data} --target {target} {drops}", data=case.data or "FILE", target=_quoted(case.target),
+               drops=" ".join(f"--drop {_quoted(c)}" for c in columns))
+    return sentence, step
+
+
+def teaching(evidence: Evidence, boot: Bootstrap) -> tuple[Text, ...]:
+    """Whether the large model pays as a teacher: the small model that it taught against the best small one without a teacher."""
+    pupil = evidence.trials.get("student")
+    if pupil is None:
+        return ()
+    alone = [n for n, t in evidence.trials.items() if t[0].rung == "classical" and t[0].family not in ("student", "ensemble")]
+    if not alone:
+        return ()
+    best = min(alone, key=lambda n: (evidence.valid[n], n))
+    gain = boot.gain(best, "student")
+    same = {"teacher": pupil[0].facts.get("teacher", "?"), "best": best, "gain": gain.value, "low": gain.low, "high": gain.high}
+    if gain.low > 0:
+        return (say("A large model pays as a teacher: student, small and taught by {teacher}, gains {gain:.3g} ({low:.3g} to {high:.3g}) over {best}.", **same),)
+    return (say("As a teacher the large model does not help for sure: student, taught by {teacher}, gains {gain:+.3g} ({low:+.3g} to {high:+.3g}) over {best}.",
+                **same),)
+
+
+def _quoted(name: str) -> str:
+    import shlex
+
+    return shlex.quote(name)

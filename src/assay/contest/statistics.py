@@ -54,14 +54,21 @@ class Bootstrap:
         """The mean loss of one candidate."""
         return self._interval(self.mean[name], self.drawn[name])
 
-    def gain(self, small: str, large: str, *, less: float = 0.0) -> Interval:
-        """Loss of `small` minus loss of `large`, minus `less` (an extra cost a row): above zero, the large one pays."""
-        return self._interval(self.mean[small] - self.mean[large] - less, self.drawn[small] - self.drawn[large] - less)
+    def gain(self, small: str, large: str, *, less: float = 0.0, seeds: np.ndarray | None = None) -> Interval:
+        """Loss of `small` minus loss of `large`, minus `less` (an extra cost a row): above zero, the large one pays.
 
-    def _interval(self, value: float, drawn: np.ndarray) -> Interval:
+        seeds: the gain under each of k seeds, (k,). Their variance over k joins that of the rows, as far as `widen`, which
+        stands for the luck of one training, does not cover it already.
+        """
+        return self._interval(self.mean[small] - self.mean[large] - less, self.drawn[small] - self.drawn[large] - less,
+                              extra=0.0 if seeds is None or len(seeds) < 2 else float(seeds.var(ddof=1)) / len(seeds))
+
+    def _interval(self, value: float, drawn: np.ndarray, extra: float = 0.0) -> Interval:
         """Percentile interval, expanded for few clusters (Hesterberg 2015, section 5.3) and for fold dependence."""
         c = max(self.clusters, 2)
-        stretch = self.widen * np.sqrt(c / (c - 1))
+        rows = float(np.var(drawn, dtype=np.float64))
+        widen = max(self.widen, np.sqrt(1 + extra / rows) if rows > 0 else 1.0)
+        stretch = widen * np.sqrt(c / (c - 1))
         around = value + (drawn.astype(np.float64) - value) * stretch
         tail = student_tail((1 - self.confidence) / 2, c - 1)
         low, high = np.quantile(around, [tail, 1 - tail])

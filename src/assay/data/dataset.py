@@ -51,7 +51,8 @@ class Schema:
 
     def json(self) -> dict[str, Any]:
         columns = [{k: v for k, v in vars(c).items() if v is not None} for c in self.columns]
-        return {"columns": columns, "target": self.target, "time": self.time, "group": self.group, "ordered": self.ordered}
+        roles = {"target": self.target, "time": self.time, "group": self.group}
+        return {"columns": columns, **roles, **({"ordered": True} if self.ordered else {})}
 
     @classmethod
     def of(cls, packed: dict[str, Any]) -> Schema:

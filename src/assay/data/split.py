@@ -103,6 +103,28 @@ def holdout(data: Dataset, *, share: float, seed: int, strata: np.ndarray | None
     return one.train, one.test
 
 
+def fewer(data: Dataset, rows: np.ndarray, *, share: float, seed: int, strata: np.ndarray | None = None) -> np.ndarray:
+    """The `share` of these row numbers that a smaller data set would have had, sorted: whole groups, the latest stretch of time, or
+    a random part that keeps the shares of `strata` (n,) over all rows. For one seed, a smaller share is a part of a larger one."""
+    wanted = max(1, round(len(rows) * share))
+    if data.schema.group is not None:
+        codes = _compact(_codes(data.frame[data.schema.group])[rows])
+        place = np.random.default_rng(seed).permutation(int(codes.max()) + 1)[codes]
+        counts = np.cumsum(np.bincount(place))
+        return rows[place <= np.searchsorted(counts, wanted)]
+    if data.schema.time is not None or data.schema.ordered:
+        ranks = np.arange(len(data)) if data.schema.time is None else _codes(data.frame[data.schema.time])
+        return np.sort(rows[np.argsort(ranks[rows], kind="stable")][-wanted:])
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    if strata is not None:  # dealt out evenly, so that every beginning keeps the shares
+        by_stratum = np.argsort(strata[shuffled], kind="stable")
+        sizes = np.bincount(strata[shuffled])
+        place = np.empty(len(rows))
+        place[by_stratum] = (np.concatenate([np.arange(n) for n in sizes]) + 0.5) / np.repeat(sizes, sizes)
+        shuffled = shuffled[np.argsort(place, kind="stable")]
+    return np.sort(shuffled[:wanted])
+
+
 def save(parts: list[Split], path: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     for i, part in enumerate(parts):

@@ -1,23 +1,33 @@
-"""verdict.json: the verdict and everything a report draws, so that a report can be made again without the data."""
+"""verdict.json: the verdict and everything a report draws, so that a report can be made again without the data.
+
+What a clock measured differs from run to run. In a run with a work budget it stands in measured.json instead, so that
+the same seed on the same machine gives the same verdict.json, byte for byte; `read_facts` brings both together.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from assay.case import Case
-from assay.contest.judge import Evidence, Verdict
+from assay.contest.evidence import Evidence
+from assay.contest.folder import write_json
+from assay.contest.judge import Verdict
 from assay.data.dataset import Dataset
 from assay.data.split import Split
+from assay.errors import InputError
 from assay.families.base import Candidate
 from assay.registry import discover
 from assay.tasks.base import Task
 
-FORMAT = 1
+FORMAT = 2
+_REPEATABLE = ("artefact_mb", "money_per_row", "energy")  # of a candidate's costs; the others are measured
 _PACKAGES = ("assay", "numpy", "polars", "scikit-learn", "lightgbm", "onnxruntime", "torch", "tokenizers")
 
 
@@ -38,6 +48,49 @@ def facts_for_report(case: Case, task: Task, data: Dataset, splits: list[Split],
         "budget": {"time_s": case.time_s, "used_s": round(used_s, 2), "memory_mb": case.memory_mb},
         "machine": _machine(), "versions": _versions(), "seed": case.seed, "case": case.json(), "created": about["created"],
     })
+
+
+def write_facts(folder: Path, facts: dict[str, Any], *, repeatable: bool) -> None:
+    """verdict.json; with `repeatable`, what was measured goes to measured.json. A command in it names its folder '.', wherever that is moved to."""
+    if "folder" in facts["next"]["values"]:
+        facts["next"]["values"]["folder"] = "."
+    if repeatable:
+        write_json(folder / "measured.json", _take_measured(facts))
+    write_json(folder / "verdict.json", facts)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `write_facts` wrote, whole, with the folder's path in its command. Raises InputError if there is none."""
+    source = folder / "verdict.json"
+    if not source.exists():
+        raise InputError("'{path}' holds no verdict.json yet: the run was not judged. Go on with it: assay run --resume {path}", path=str(folder))
+    facts = json.loads(source.read_text(encoding="utf-8"))
+    if (folder / "measured.json").exists() and facts["case"].get("work"):
+        measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
+        facts["created"], facts["budget"]["used_s"] = measured["created"], measured["used_s"]
+        for row in facts["scoreboard"]:
+            own = measured["candidates"].get(row["candidate"], {})
+            for name in ("cost", "facts"):
+                if name in own:
+                    row[name] = row.get(name, {}) | own.pop(name)
+            row.update(own)
+    if facts["next"]["values"].get("folder") == ".":
+        facts["next"]["values"]["folder"] = str(folder)
+    return facts
+
+
+def _take_measured(facts: dict[str, Any]) -> dict[str, Any]:
+    """Removes from `facts` what a clock or a meter said, and returns it."""
+    out: dict[str, Any] = {"created": facts.pop("created"), "used_s": facts["budget"].pop("used_s"), "candidates": {}}
+    for row in facts["scoreboard"]:
+        own: dict[str, Any] = {"seconds": row.pop("seconds", None)}
+        if row["status"] == "done":
+            own["cost"] = {k: v for k, v in row["cost"].items() if k not in _REPEATABLE}
+            row["cost"] = {k: v for k, v in row["cost"].items() if k in _REPEATABLE}
+            own["facts"] = {k: v for k, v in row["facts"].items() if k.endswith(("_s", "_ms"))}
+            row["facts"] = {k: v for k, v in row["facts"].items() if k not in own["facts"]}
+        out["candidates"][row["candidate"]] = own
+    return out
 
 
 def _curves(task: Task, evidence: Evidence, name: str) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from assay.errors import InputError
 from assay.report import charts, wording
+from assay.report.facts import read_facts
 from assay.words import LANGUAGES, Text
 
-LARGE = ("scratch", "pretrained", "llm")
+LARGE = ("scratch", "pretrained", "llm", "external")
 MOST_CHIPS = 40  # columns and classes shown at once; the rest unfolds
 _HERE = Path(__file__).parent
 
@@ -21,12 +21,10 @@ def write(folder: Path, path: Path, *, lang: str) -> Path:
 
     lang: en or zh. Raises InputError if the folder holds no verdict or the language is not known.
     """
-    source = Path(folder) / "verdict.json"
-    if not source.exists():
-        raise InputError("'{path}' holds no verdict.json yet: the run was not judged. Go on with it: assay run --resume {path}", path=str(folder))
+    facts = read_facts(Path(folder))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render(json.loads(source.read_text(encoding="utf-8")), lang=lang)
+    page = render(facts, lang=lang)
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -10,10 +9,11 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from assay.contest.arena import Event
 from assay.contest.budget import process_age_s
 from assay.contest.folder import Trial
-from assay.contest.run import Event
 from assay.report import wording
+from assay.report.facts import read_facts
 from assay.words import Text, say
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _UNITS = re.compile(rf"[（《【“‘]*(?:[{_WIDE}“”]|[^\s{_WIDE}“”]+(
 class LiveTable:
     """Observer of a run: `with LiveTable(lang="zh") as table: api.run(..., observe=table)`.
 
-    Called with a `contest.run.Event` or a `Text` (a sentence, printed above). On a terminal it draws a table that moves,
+    Called with a `contest.arena.Event` or a `Text` (a sentence, printed above). On a terminal it draws a table that moves,
     on a pipe it prints one line a finished trial. It writes to standard error, so that standard output stays clean.
     quiet: draws and prints nothing. total_s: the run's budget, for the clock bar; an Event of kind "clock" may bring it
     later as its `seconds`. NO_COLOR is respected.
@@ -43,7 +43,7 @@ class LiveTable:
         self.stream = stream or sys.stderr
         self.trials: dict[str, list[Trial]] = {}
         self.running: Event | None = None
-        self.note = ""
+        self.note = self.purpose = ""
         self.since = 0.0
         self._began, self._age_s = time.monotonic(), process_age_s() if stream is None else 0.0
         self._console: Console | None = None
@@ -72,14 +72,15 @@ class LiveTable:
         elif event.kind == "clock":
             self.total_s = event.seconds
         elif event.kind == "start":
-            self.running, self.note, self.since = event, "", time.monotonic()
+            self.running, self.note, self.since = event, event.note, time.monotonic()
+            self.purpose = event.purpose.to(self.lang) if event.purpose else ""
         elif event.kind == "note":
             self.note = event.note
         elif event.kind == "end" and event.trial is not None:
             self.running, self.note = None, ""
-            if event.split >= 0:
+            if event.split >= 0 and event.trial.contest:
                 self.trials.setdefault(event.candidate, []).append(event.trial)
-            if self._live is None and not self.quiet:
+            if self._live is None and not self.quiet and event.trial.contest:
                 self._print(self.line(event.trial))
 
     def used_s(self) -> float:
@@ -127,7 +128,7 @@ class LiveTable:
             now = time.monotonic() - self.since
             seconds += now
             doing = say("fitted on all rows") if self.running.split < 0 else say("split {split}", split=self.running.split + 1)
-            state, style = " · ".join(filter(None, (doing.to(self.lang), wording.clean(self._told(self.note)), wording.duration(now)))), "cyan"
+            state, style = " · ".join(filter(None, (doing.to(self.lang), self.purpose, wording.clean(self._told(self.note)), wording.duration(now)))), "cyan"
         elif trials and trials[-1].status != "done":
             why = trials[-1].reason.to(self.lang) if trials[-1].reason else ""
             state, style = say("{status}: {reason}", status=wording.STATUSES[trials[-1].status], reason=wording.clean(why)).to(self.lang), "dim"
@@ -171,7 +172,7 @@ def console(stream: IO[str], *, widest: int = WIDEST) -> Console:
 def print_verdict(folder: Path | str, *, lang: str = "en", stream: IO[str] | None = None) -> None:
     """Print the scoreboard and verdict of the run in `folder`; the last line is the next command."""
     where = Path(folder)
-    verdict = json.loads((where / "verdict.json").read_text(encoding="utf-8"))
+    verdict = read_facts(where)
     out = console(stream or sys.stdout)
     report = where / "report.html"
     _print_all(out, verdict, lang, report if report.exists() else None)
