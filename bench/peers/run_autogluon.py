@@ -1,7 +1,8 @@
 """AutoGluon tabular. OPTION: the preset. Scored by log loss or RMSE, so it is told to optimise that; all else is its default.
 
 Before timing single rows the predictor is cloned for deployment and its models are kept in memory (`persist`), as its
-documentation advises; the artefact is that clone.
+documentation advises; the artefact is that clone. Its text features are word n-grams: left alone it takes Chinese, which has no
+spaces, for a category and answers with the shares of the classes (waimai_10k_zh: log loss 0.637, AUC 0.5), so Chinese is spaced.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 
-from contract import deliver, folder_mb, question, single_row_ms
+from contract import chinese, deliver, folder_mb, question, single_row_ms, spaced, texts
 
 
 def main() -> None:
@@ -20,6 +21,8 @@ def main() -> None:
     metric = "root_mean_squared_error" if q.task == "regress" else "log_loss"
     whole, small = q.out / "whole", q.out / "deployed"
     start = time.perf_counter()
+    wide = [c for c in texts(q.x) if chinese(q.train[c].dropna().astype(str))]
+    q.train, q.test = spaced(q.train, wide), spaced(q.test, wide)
     predictor = TabularPredictor(label=q.target, problem_type=kind, eval_metric=metric, path=str(whole), verbosity=2)
     predictor.fit(q.train, presets=q.option, time_limit=q.seconds)
     fit_s = time.perf_counter() - start
@@ -39,7 +42,7 @@ def main() -> None:
     latency = single_row_ms(one, q.test)
     deliver(q, answers, classes, ("autogluon.tabular", "lightgbm", "catboost", "xgboost-cpu", "torch", "fastai", "scikit-learn"),
             fit_s=fit_s, predict_s=predict_s, artefact_mb=folder_mb(small), whole_mb=whole_mb, single_row_ms=latency,
-            artefact="clone_for_deployment", persisted=len(kept or []), best=best,
+            artefact="clone_for_deployment", persisted=len(kept or []), spaced=wide, best=best,
             models=board[["model", "score_val", "fit_time"]].to_dict("records"))
     shutil.rmtree(whole, ignore_errors=True)
     shutil.rmtree(small, ignore_errors=True)
