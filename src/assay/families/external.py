@@ -150,7 +150,7 @@ class External(Model):
             self.facts |= {"latency_ms": float(np.median(model.singles_ms)), "latency_p95_ms": float(np.quantile(model.singles_ms, 0.95))}
         try:
             answers = understood(table_of(sent, self.labels), labels=self.labels, target=self.target, source=source)
-            return answers.complete(source, [str(i + 1) for i in range(len(asked))])
+            return answers.complete(source)
         except InputError as wrong:
             raise EndpointError(wrong.text) from None
 
@@ -257,7 +257,7 @@ def _in_order(answers: Answers, table: pl.DataFrame, asked: Dataset, ids: list[s
             return Predictions(answers, as_labels(keys).alias(name), str(source)).ask(asked)
     if table.height != len(asked):
         raise InputError("{source} wrote {found:,} answers to {rows:,} rows.", source=source, found=table.height, rows=len(asked))
-    return answers.complete(source, [str(i + 1) for i in range(len(asked))])
+    return answers.complete(source)
 
 
 def _rows(asked: Dataset) -> list[dict[str, Any]]:

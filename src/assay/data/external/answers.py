@@ -8,6 +8,7 @@ PyCaret (`prediction_label`, `prediction_score`), and one probability column for
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import polars as pl
 from assay.data.values import labels as as_labels
 from assay.data.values import numbers
 from assay.errors import InputError
-from assay.words import Text
+from assay.words import Text, say
 
 ANSWER = ("answer", "prediction", "predictions", "predicted", "pred", "y_pred", "yhat", "y_hat", "predict", "prediction_label",
           "predicted_label", "predicted_class", ".pred_class", ".pred", "label", "class", "output", "result", "response")
@@ -56,12 +57,12 @@ class Answers:
         values[rows < 0] = np.nan
         return replace(self, values=values)
 
-    def complete(self, source: Text | str, names: list[str]) -> Answers:
+    def complete(self, source: Text | str, name: Callable[[int], Text | str] = lambda at: say("row {row:,}", row=at + 1)) -> Answers:
         """Itself if every row has an answer; else InputError that says how many have none and which is the first, by its name."""
         if not (absent := self.absent).any():
             return self
         raise InputError("{source} has no usable answer for {missing:,} of {rows:,} rows; the first of them is {first}.", source=source,
-                         missing=int(absent.sum()), rows=len(self), first=names[int(absent.argmax())])
+                         missing=int(absent.sum()), rows=len(self), first=name(int(absent.argmax())))
 
 
 def understood(frame: pl.DataFrame, *, labels: tuple[str, ...] | None, target: str, source: Text | str, skip: set[str] | None = None) -> Answers:

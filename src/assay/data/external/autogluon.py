@@ -20,7 +20,6 @@ SINGLES, SINGLES_S = 20, 2.0
 
 def main(folder: str, rows: str, out: str, quantile: float) -> None:
     try:
-        import pandas
         from autogluon.tabular import TabularPredictor, __version__
     except ImportError as error:
         _stop(3, error)
@@ -32,6 +31,8 @@ def main(folder: str, rows: str, out: str, quantile: float) -> None:
         _stop(4, error)
     load_s = time.perf_counter() - begin
     try:
+        import pandas
+
         asked = pandas.read_csv(rows)
         for name in predictor.features():  # a column without a single value is not among the rows
             if name not in asked:

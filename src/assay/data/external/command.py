@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,11 +131,12 @@ def _leashed(command: list[str], folder: Path, limits: Limits) -> tuple[dict[str
                           env=environment) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        kept: deque[bytes] = deque(maxlen=2)  # a program may write without end; only its last words count
+        tail = bytearray()
 
         def listen() -> None:
-            while piece := process.stderr.read1(4096):  # type: ignore[union-attr]
-                kept.append(piece)
+            while piece := process.stderr.read1(65536):  # type: ignore[union-attr]
+                tail.extend(piece)
+                del tail[:-8192]  # a program may write without end; only its last words count
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
@@ -148,7 +148,7 @@ def _leashed(command: list[str], folder: Path, limits: Limits) -> tuple[dict[str
             raise
         process.wait()
         listener.join(2.0)
-    lines = [line.strip() for line in b"".join(kept).decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
     last = (lines or [""])[-1][:300]
     try:
         return dict(json.loads(said)), last

@@ -16,6 +16,7 @@ from assay.data.external.answers import Answers, understood
 from assay.data.load import load
 from assay.data.values import labels as as_labels
 from assay.errors import InputError
+from assay.words import say
 
 COUNT_MB = 64  # a text file of data above this is not read a second time only to count its rows
 CHECKED = 2000  # rows on which columns that both files have are compared
@@ -68,14 +69,13 @@ class Predictions:
         if self.keys is None:
             if asked.rows is None:
                 raise InputError("'{file}' holds answers for the rows of one file only; a row without a number in it cannot be answered.", file=self.source)
-            rows = np.where(asked.rows < len(self.answers), asked.rows, -1)
-            names = [str(r + 1) for r in asked.rows.tolist()]
-        else:
-            places = {key: at for at, key in enumerate(self.keys.to_list()) if key is not None}
-            ids = asked.frame[self.by].to_list()
-            rows = np.array([places.get(i, -1) for i in ids], dtype=np.int64)
-            names = [f"{self.by} {i}" for i in ids]
-        return self.answers.take(rows).complete(self.source, names)
+            numbers = asked.rows
+            rows = np.where(numbers < len(self.answers), numbers, -1)
+            return self.answers.take(rows).complete(self.source, lambda at: say("row {row:,}", row=int(numbers[at]) + 1))
+        places = {key: at for at, key in enumerate(self.keys.to_list()) if key is not None}
+        ids = asked.frame[self.by].to_list()
+        rows = np.array([places.get(i, -1) for i in ids], dtype=np.int64)
+        return self.answers.take(rows).complete(self.source, lambda at: f"{self.by} {ids[at]}")
 
     def dump(self, path: Path) -> None:
         """One parquet file: the values, and the ids where there are some."""
