@@ -1,0 +1,100 @@
+"""One column that gives the answer away: a copy, another unit, a noisy copy, the answer under another name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from assay.data.inspect import rest
+from assay.data.inspect.base import Finding
+from assay.data.inspect.names import tokens
+from assay.data.inspect.power import power
+from assay.data.inspect.view import Cells, View, ranks
+from assay.words import say
+
+# A legitimate column can be nearly perfect too: the hormone that defines a disease leaves 0.03 of the guessing error (annthyroid), petal width
+# 0.06 (iris), carat 0.06 of the variance of diamonds' prices. So 'leak' asks for next to nothing left, and for other columns that are far behind.
+SUSPECT = {True: 0.06, False: 0.02}  # by labels: what a column may leave and still be looked at
+LEAK = {True: 0.01, False: 1e-3}
+FAR = 5.0  # times the column's error that the other columns together have to leave
+_DULL = {"is", "has", "the", "of", "in", "two", "year", "years", "total", "value", "label", "class", "target", "flag", "y", "id", "no", "next", "month", "name"}
+
+
+@dataclass(frozen=True)
+class Leak:
+    column: str
+    error: float
+    exact: bool
+
+
+def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[list[Finding], list[str]]:
+    """(findings, the columns that are leaks for certain). apart: columns that are clocks, groups or row numbers, judged elsewhere.
+
+    persists: what the answer of the row before leaves of the variance, in the order of time; 1 where rows are in no order. A lagged
+    column of a slow series is no leak because it is close to the answer.
+    """
+    inputs = [c for c in view.inputs if c.name not in apart and c.levels > 1]
+    found = [Leak(c.name, power(c, view).error, copies(c, view)) for c in inputs]
+    suspects = [leak for leak in found if leak.error <= SUSPECT[view.labels] or leak.exact]
+    if not view.labels:
+        suspects = [leak for leak in suspects if leak.exact or leak.error < 0.1 * persists]
+    if not suspects or len(view) < 40:
+        return [], []
+    names = {leak.column for leak in suspects}
+    others = rest.error([c for c in inputs if c.name not in names], view)
+    findings, certain = [], []
+    for leak in sorted(suspects, key=lambda leak: leak.error):
+        if not leak.exact and others < max(FAR * leak.error, 0.05):
+            continue
+        sure = leak.exact or leak.error <= LEAK[view.labels] or (view.labels and named_alike(leak.column, view.data.y.name))
+        if sure:
+            certain.append(leak.column)
+        findings.append(_finding(leak, "leak" if sure else "warning", others, view))
+    return findings, certain
+
+
+def copies(cells: Cells, view: View) -> bool:
+    """A monotone copy: of an amount, ranks that agree but for rounding; of labels, values and classes that pair off one to one."""
+    there = ~cells.missing
+    if there.sum() < max(30, 0.5 * len(view)):
+        return False
+    if view.labels:
+        return _pairs_off(cells, view)
+    if cells.nominal or cells.levels < 10:
+        return False
+    a, b = ranks(cells.values[there]), ranks(view.y[there])
+    if a.std() == 0 or b.std() == 0:
+        return False
+    return bool(1 - abs(float(np.corrcoef(a, b)[0, 1])) <= 1e-6)
+
+
+def _pairs_off(cells: Cells, view: View) -> bool:
+    y = view.y.astype(np.int64)
+    both = np.unique(cells.codes * np.int64(len(view.classes)) + y)
+    counts = np.bincount(y)
+    kinds = int((counts > 0).sum())
+    return len(both) == int(cells.codes.max()) + 1 == kinds and int(counts[counts > 0].min()) >= 5
+
+
+def named_alike(name: str, target: str) -> bool:
+    """The two names share a word that means something: is_recid and two_year_recid."""
+    return bool((set(tokens(name)) & set(tokens(target))) - _DULL)
+
+
+def _finding(leak: Leak, level: str, others: float, view: View) -> Finding:
+    figure = {"left": round(leak.error, 6), "left_by_the_others": round(others, 4), "copy": leak.exact, "rows": len(view), "sampled": not view.whole}
+    if leak.exact:
+        text = say("'{column}' is the answer itself, in other words or another unit: each of its values goes with one value of '{target}'.",
+                   column=leak.column, target=view.data.y.name)
+    elif view.labels:
+        text = say("'{column}' alone leaves {left:.1f} % of the guessing error, all other columns together {others:.0f} %: it gives '{target}' away.",
+                   column=leak.column, left=100 * leak.error, others=100 * others, target=view.data.y.name)
+    else:
+        text = say("'{column}' alone leaves {left:.2g} % of the variance of '{target}', all other columns together {others:.2g} %: it gives the "
+                   "answer away.", column=leak.column, left=100 * leak.error, others=100 * others, target=view.data.y.name)
+    if level == "leak":
+        advice = say("Leave '{column}' out, unless it is known before '{target}' is: a score built on it is not a result.", column=leak.column, target=view.data.y.name)
+    else:
+        advice = say("Make sure that '{column}' is known at the moment of the question; if it is not, leave it out.", column=leak.column)
+    return Finding("leak", level, text, advice, (leak.column,), figure)

@@ -1,0 +1,159 @@
+"""Rows that follow one another in time: does the answer drift or persist beyond what the inputs explain?"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from assay.data.dataset import Dataset
+from assay.data.inspect.names import calendar_part, names_a_time
+from assay.data.inspect.quick import out_of_fold, telling
+from assay.data.inspect.relate import drift, serial
+from assay.data.inspect.view import Cells, View
+
+STRETCHES, LENGTH = 40, 100  # of a long table: 40 stretches of 100 rows that follow one another
+BLOCKS = 8
+_BIRTH = re.compile(r"birth|\bdob\b|born|built|founded|出生|生日|建成", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What speaks for an order of the rows. column: the one that says when, None: as they stand in the file.
+
+    persists: correlation of the errors of consecutive rows, of a quick model with random folds; persists_ahead, drift_ahead: the
+    same, and the share of the error variance between 20 stretches, where each block of time is answered by the other blocks.
+    apart: `persists_ahead` between rows of different groups only (NaN: no group). sorted: the largest share of steps of the
+    answer that go one way, or how seldom a label changes. flattery: error over blocks / error at random - 1.
+    """
+
+    column: str | None
+    persists: float
+    persists_ahead: float
+    drift: float
+    drift_ahead: float
+    apart: float
+    sorted: float
+    flattery: float
+    pairs: int
+
+    def sure(self, value: float) -> bool:
+        return value * math.sqrt(max(self.pairs, 1)) >= 5
+
+    @property
+    def dated(self) -> bool:
+        """Enough to split forward in time by a column that names a time."""
+        return (self.persists_ahead >= 0.1 and self.sure(self.persists_ahead)) or (self.drift_ahead >= 0.05 and self.sure(self.drift_ahead))
+
+    @property
+    def clear(self) -> bool:
+        """Enough to split forward in file order although no column says when. Clustered files (towns in a row) reach 0.42, see docs/calibration.md."""
+        return self.sorted < 0.9 and ((self.persists >= 0.5 and self.sure(self.persists)) or (self.drift >= 0.2 and self.sure(self.drift)))
+
+
+def absolute(data: Dataset) -> set[str]:
+    """Columns that tell the moment itself; a quick model must not read them, or it would learn the drift that is looked for."""
+    out = {c.name for c in data.schema.columns if c.kind == "time"}
+    return out | {c.name for c in data.schema.columns if c.kind == "number" and (calendar_part(c.name) == 0 or _stamp(data.frame[c.name], c.name))}
+
+
+def _stamp(series: pl.Series, name: str) -> bool:
+    """Numbers that count time: a named epoch or running index."""
+    if not names_a_time(name) or calendar_part(name) not in (None, 0, 4) or series.null_count():
+        return False
+    low, high = float(series.min() or 0), float(series.max() or 0)  # type: ignore[arg-type]
+    if (low > 8e8 and high < 3e9) or (low > 8e11 and high < 3e12):
+        return True
+    return calendar_part(name) is None and bool((series == series.round()).all()) and series.n_unique() >= 0.8 * (high - low + 1) and high - low >= 30
+
+
+def time_columns(data: Dataset) -> list[str]:
+    """Columns a forward split can follow, the likeliest first: times without gaps, epochs, running indices, then a year."""
+    schema, frame = data.schema, data.frame
+    usable = [c.name for c in schema.columns if c.name != schema.target and frame[c.name].null_count() == 0 and not _BIRTH.search(c.name)]
+    kinds = {c.name: c.kind for c in schema.columns}
+    times = [n for n in usable if kinds[n] == "time" and frame[n].n_unique() >= 8]
+    times.sort(key=lambda n: (not names_a_time(n), -frame[n].n_unique()))
+    stamps = [n for n in usable if kinds[n] == "number" and _stamp(frame[n], n)]
+    running = [n for n in usable if kinds[n] == "number" and n not in stamps and _runs(frame[n])]
+    years = [n for n in usable if kinds[n] == "number" and calendar_part(n) == 0 and frame[n].n_unique() >= 4]
+    return [*times[:3], *stamps[:1], *running[:1], *years[:1]]
+
+
+def _runs(series: pl.Series) -> bool:
+    """A whole number that goes up by one with every row, whatever it is called."""
+    n = len(series)
+    if n < 30 or series[0] is None or series[n - 1] is None or series[n - 1] - series[0] != n - 1:
+        return False
+    return bool((series.diff().drop_nulls() == 1).all())
+
+
+def calendar(data: Dataset) -> list[str]:
+    """Number columns that together tell the moment, coarse to fine: year, month, day, hour. Empty if there is no year, or no more than one part."""
+    parts: dict[int, str] = {}
+    for c in data.schema.columns:
+        part = calendar_part(c.name) if c.kind == "number" and c.name != data.schema.target else None
+        if part is not None and data.frame[c.name].null_count() == 0:
+            parts.setdefault(part, c.name)
+    return [parts[p] for p in sorted(parts)] if 0 in parts and len(parts) > 1 else []
+
+
+def stands_in_order(data: Dataset, columns: list[str]) -> bool:
+    """The rows stand in the file in the order of these columns, first one first."""
+    key = pl.struct(columns)
+    rank = data.frame.select(key.rank("dense").alias("k"))["k"].diff().drop_nulls()
+    return len(rank) > 0 and int((rank >= 0).sum()) >= 0.999 * len(rank)
+
+
+def course(data: Dataset, column: str | None, *, labels: bool, seed: int, group: str | None = None) -> Course:
+    """Measure one order of the rows."""
+    n = len(data)
+    order = np.arange(n) if column is None else data.frame[column].rank("ordinal").to_numpy().astype(np.int64).argsort(kind="stable")
+    if n > STRETCHES * LENGTH:
+        starts = np.linspace(0, n - LENGTH, STRETCHES).astype(np.int64)
+        rows = np.concatenate([order[s: s + LENGTH] for s in starts])
+        run = np.repeat(np.arange(STRETCHES), LENGTH)
+    else:
+        rows, run = order, np.zeros(n, dtype=np.int64)
+    view = _in_this_order(data, rows, labels, seed)
+    y = view.numeric_y
+    skip = absolute(data) | {column, group}
+    inputs = telling([c for c in view.inputs if c.name not in skip and c.levels > 1 and not _climbs(c)], y)
+    m = len(y)
+    random = y - out_of_fold(inputs, y, np.random.default_rng(seed).integers(0, 5, m))
+    ahead = y - out_of_fold(inputs, y, np.arange(m) * BLOCKS // m)
+    persists, pairs = serial(random, run)
+    apart = float("nan")
+    if group is not None:
+        apart, across = serial(ahead, run, apart=view.cells[group].codes)
+        apart = apart if across >= 100 else 0.0
+    loss = [float((e**2).sum()) for e in (random, ahead)]
+    return Course(column, persists, serial(ahead, run)[0], drift(random), drift(ahead), apart, _sortedness(view, run),
+                  loss[1] / loss[0] - 1 if loss[0] > 0 else 0.0, pairs)
+
+
+def _in_this_order(data: Dataset, rows: np.ndarray, labels: bool, seed: int) -> View:
+    frame = data.frame[rows]
+    return View.of(Dataset(frame, data.schema), labels=labels, seed=seed, rows=np.arange(len(rows)))
+
+
+def _climbs(cells: Cells) -> bool:
+    """A number that goes one way in this order: another clock, not an input."""
+    if cells.nominal:
+        return False
+    steps = np.diff(cells.values[~cells.missing])
+    moved = steps[steps != 0]
+    return len(moved) > 0.02 * len(steps) and bool(max((moved > 0).mean(), (moved < 0).mean()) > 0.98)
+
+
+def _sortedness(view: View, run: np.ndarray) -> float:
+    """1 where the file is sorted by the answer: an order that time did not make."""
+    inside = run[1:] == run[:-1]
+    if view.labels:
+        return serial(view.numeric_y, run)[0]
+    steps = np.diff(view.y)[inside]
+    moved = steps[steps != 0]
+    return float(max((moved > 0).mean(), (moved < 0).mean())) if len(moved) > 20 else 1.0
