@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from assay.case import Case
+from assay.contest.arena import Arena
 from assay.contest.budget import Clock
 from assay.contest.folder import Folder, Trial
 from assay.contest.judge import judge
-from assay.contest.arena import Arena
 from assay.contest.run import line_up, play
 from assay.contest.workers import Workers
 from assay.data.split import splits

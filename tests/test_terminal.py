@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from sample_verdicts import LONG, SAMPLES
 
-from assay.contest.folder import Trial
 from assay.contest.arena import Event
+from assay.contest.folder import Trial
 from assay.report import wording
 from assay.report.terminal import LiveTable, folded, print_verdict, verdict_lines
 from assay.words import Text, say

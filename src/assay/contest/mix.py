@@ -34,7 +34,8 @@ def mix(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[st
         raise TooSlow(say("only {rows} held-out rows are shared by its members", rows=len(rows)))
     held = data.take(rows)
     weights = greedy(task, held, answers)
-    if len(weights) < 2 or (job["needs_large"] and not any(trials[i].rung in job["needs_large"] for i in weights)):
+    first = job["split"] == 0  # decides whether there is such an ensemble; later splits follow, be it with one member
+    if first and (len(weights) < 2 or (job["needs_large"] and not any(trials[i].rung in job["needs_large"] for i in weights))):
         names = [trials[i].candidate for i in weights]
         raise TooSlow(say("the mean of several was not better than {names} alone", names=names))
     half = np.random.default_rng(job["seed"]).permutation(len(rows)) % 2
