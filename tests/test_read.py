@@ -155,7 +155,8 @@ def test_what_is_no_table_is_named(tmp_path: Path, content: bytes, word: str) ->
 def test_folders_and_absent_files_are_named_with_the_nearest_name(tmp_path: Path) -> None:
     put(tmp_path, "a\n1\n", "complaints.csv")
     assert "Did you mean 'complaints.csv'" in refused(tmp_path / "complaint.csv")
-    assert "folder" in refused(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "folder 'empty' is empty" in refused(tmp_path / "empty")
     assert "does not exist" in refused(tmp_path / "no" / "x.csv")
     assert refused(tmp_path / ("x" * 400 + ".csv"))
     assert refused(42)

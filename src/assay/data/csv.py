@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from assay.data.disk import room
 from assay.data.encoding import CHUNK, as_utf8, short
+from assay.data.table import Held, Parquet, Table, weight
 from assay.data.values import EXACT
 from assay.errors import ReadError
 from assay.words import Text, say
@@ -28,14 +32,32 @@ _NAMES: dict[str, Text | str] = {";": say("semicolon"), "\t": say("tab"), "|": "
 _NUMBER = r"^(?:[+-]?(?:0|[1-9]\d{0,14})(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|[+-]?\.\d+(?:[eE][+-]?\d{1,3})?|[+-]?(?:nan|NaN|inf|Inf))$"
 
 
-def read_delimited(path: Path, folder: Path, *, tabs_first: bool = False, lines: bool = False) -> tuple[pl.DataFrame, list[Text]]:
-    """The frame (numbers as Float64 where a whole column is plain numbers, all else String), and what was noticed.
+@dataclass(frozen=True)
+class Lines:
+    """One text file whose every row was counted, not parsed yet. names: in the order of its own header."""
+
+    plain: Path
+    layout: _Layout
+    names: list[str]
+    separator: str
+    skip: int
+
+
+def read_delimited(path: Path, folder: Path, *, tabs_first: bool = False, lines: bool = False, most: float = math.inf) -> Table:
+    """The table (numbers as Float64 where a whole column is plain numbers, all else String), and what was noticed.
 
     folder: an empty folder for temporary copies. lines: if the first line is one name, each line is one cell, whatever
-    separators stand in it. Raises ReadError naming the line or byte that is wrong.
+    separators stand in it. most: bytes that the frame may take in memory; a larger one is written to `folder` as it is
+    parsed, and mapped. Raises ReadError naming the line or byte that is wrong.
     """
-    csv.field_size_limit(1 << 24)
     notes: list[Text] = []
+    one = counted(path, folder, notes, tabs_first=tabs_first, lines=lines)
+    return parsed([one], folder, notes, most)
+
+
+def counted(path: Path, folder: Path, notes: list[Text], *, tabs_first: bool = False, lines: bool = False) -> Lines:
+    """The file as utf-8, its names and separator, all its rows counted. Raises ReadError naming the line or byte that is wrong."""
+    csv.field_size_limit(1 << 24)
     plain = as_utf8(path, folder, notes)
     text = _first_lines(plain)
     if not text.strip():
@@ -64,7 +86,7 @@ def read_delimited(path: Path, folder: Path, *, tabs_first: bool = False, lines:
         notes.append(say("The separator is: {separator}.", separator=_NAMES[separator]))
     if len(names) > 1 and all(re.fullmatch(r"[+-]?[\d.]+", n) for n in names):
         notes.append(say("The first line of '{file}' holds only numbers. It is taken as column names; add a line of names if it is data.", file=short(path)))
-    return _parsed(plain, layout, names, separator, skip, notes), notes
+    return Lines(plain, layout, names, separator, skip)
 
 
 # ---- what the rows look like
@@ -247,34 +269,57 @@ def _rewritten(plain: Path, folder: Path, path: Path, separator: str, columns: i
 # ---- polars
 
 
-def _parsed(plain: Path, layout: _Layout, names: list[str], separator: str, skip: int, notes: list[Text]) -> pl.DataFrame:
+def parsed(parts: list[Lines], folder: Path, notes: list[Text], most: float) -> Table:
+    """Files with the same names, in any order, as one table. A column is numbers only where it is in every file."""
+    names = parts[0].names
+
     def scan(types: dict[str, type[pl.DataType]], *, lenient: bool = False) -> pl.LazyFrame:
-        return pl.scan_csv(plain, has_header=False, schema=types, skip_lines=skip, separator=separator, quote_char=layout.quote,
-                           infer_schema=False, glob=False, ignore_errors=lenient)
+        runs = [list(run) for _, run in itertools.groupby(parts, lambda p: (p.names, p.separator, p.skip, p.layout.quote))]
+        scans = [pl.scan_csv([p.plain for p in run], has_header=False, schema={n: types[n] for n in run[0].names}, skip_lines=run[0].skip,
+                             separator=run[0].separator, quote_char=run[0].layout.quote, infer_schema=False, glob=False,
+                             ignore_errors=lenient).select(names) for run in runs]
+        return scans[0] if len(scans) == 1 else pl.concat(scans)
 
     strings: dict[str, type[pl.DataType]] = dict.fromkeys(names, pl.String)
-    sample = pl.read_csv(io.BytesIO(b"".join(record for record in layout.sample if record.strip())), has_header=False, schema=strings, separator=separator,
-                         quote_char=layout.quote, infer_schema=False)
+    sample = pl.concat([_sample(p).select(names) for p in parts])
     types = dict(strings)
     for name in names:
         cells = sample[name].drop_nulls()
         cells = cells.filter(cells != "")
         if len(cells) and bool(cells.str.contains(_NUMBER).all()):
             types[name] = pl.Float64
+    size = sum(8 if types[name] == pl.Float64 else weight(sample[name]) for name in names) * sum(p.layout.rows for p in parts)
     try:
-        frame = scan(types).collect(engine="streaming")
+        table = _collected(scan(types), size, most, folder)
     except pl.exceptions.ComputeError:  # a cell beyond the sample is no number: find whose
         present = scan(strings).select(pl.all().replace("", None).null_count()).collect(engine="streaming").row(0)
         lenient = scan(types, lenient=True).select(pl.all().null_count()).collect(engine="streaming").row(0)
         types = {n: types[n] if types[n] == pl.String or present[i] == lenient[i] else pl.String for i, n in enumerate(names)}
-        frame = scan(types).collect(engine="streaming")
-    long = [n for n in names if types[n] == pl.Float64 and float(frame[n].abs().max() or 0) >= EXACT]  # type: ignore[arg-type]
+        table = _collected(scan(types), size, most, folder)
+    long = [n for n in names if types[n] == pl.Float64 and float(table.column(n).abs().max() or 0) >= EXACT]  # type: ignore[arg-type]
     if long:  # digits would be lost
-        frame = frame.with_columns(scan(types | dict.fromkeys(long, pl.String)).select(long).collect(engine="streaming"))
+        table = _collected(scan(types | dict.fromkeys(long, pl.String)), size, most, folder)
     empty = pl.Series([True])
-    for series in frame:  # mostly the first column settles it
-        empty = empty & ((series.is_null() | (series == "")) if series.dtype == pl.String else series.is_null())
+    for name in names:  # mostly the first column settles it
+        column = table.column(name)
+        empty = empty & ((column.is_null() | (column == "")) if column.dtype == pl.String else column.is_null())
         if not empty.any():
-            return frame
+            return Table(table.pieces, notes)
     notes.append(say("{n} empty rows are left out.", n=int(empty.sum())))
-    return frame.filter(~empty)
+    return Table(table.pieces, notes, rows=(~empty).arg_true().to_numpy().astype(np.int64))
+
+
+def _collected(lazy: pl.LazyFrame, size: float, most: float, folder: Path) -> Table:
+    """In memory, or as parquet in `folder`, written as it is parsed: 10 million x 20 then peak at 0.5 GiB, not at 2.5."""
+    if size <= most:
+        return Table([Held(lazy.collect(engine="streaming"))])
+    room(folder, 0.6 * size)
+    lazy.sink_parquet(folder / "table.parquet", compression="lz4", maintain_order=True)
+    return Table([Parquet(folder / "table.parquet")])
+
+
+def _sample(part: Lines) -> pl.DataFrame:
+    """Whole records from all over the file, as text."""
+    records = b"".join(record for record in part.layout.sample if record.strip())
+    return pl.read_csv(io.BytesIO(records), has_header=False, schema=dict.fromkeys(part.names, pl.String), separator=part.separator,
+                       quote_char=part.layout.quote, infer_schema=False)

@@ -1,4 +1,4 @@
-"""A file, or a table of another library, as a polars frame. The only place that knows formats."""
+"""Whatever holds a table - a file, a folder of parts, a database, a frame of another library - as a `Table`. Knows which reader to ask."""
 
 from __future__ import annotations
 
@@ -6,31 +6,44 @@ import difflib
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from assay.data import excel, parts, sql
 from assay.data.csv import read_delimited
 from assay.data.encoding import as_utf8, looks_like, short
-from assay.errors import MissingExtra, ReadError
+from assay.data.stream import IN_MEMORY
+from assay.data.table import Held, Parquet, Table
+from assay.errors import InputError, MissingExtra, ReadError
 from assay.words import Text
 
+MEMORY_MB, TIMEOUT_S = 4096.0, 300.0
 
-def load(source: Any) -> tuple[pl.DataFrame, list[Text]]:
-    """The table as it stands, its kinds not yet known."""
-    if isinstance(source, (str, Path)):
-        frame, notes = _file(Path(source).expanduser())
-    else:
-        frame, notes = _table(source), []
-    twice = [name for name, n in Counter(frame.columns).items() if n > 1]
-    if twice:
-        raise ReadError("Column names have to differ, but there is more than one of: {names}. Rename them.", names=twice)
-    if not frame.width:
-        raise ReadError("The table has no columns.")
-    if not frame.height:
-        raise ReadError("The table has columns ({names}) but no rows.", names=frame.columns[:20])
-    return frame, notes
+
+def load(source: Any, *, query: str | None = None) -> tuple[pl.DataFrame, list[Text]]:
+    """The table as it stands, its kinds not yet known, and what was noticed."""
+    with opened(source, query=query) as table:
+        return table.frame(), table.notes
+
+
+@contextmanager
+def opened(source: Any, *, query: str | None = None, memory_mb: float = MEMORY_MB, timeout_s: float = TIMEOUT_S) -> Iterator[Table]:
+    """The table of `source`, whose columns can be read while the context is open.
+
+    source: see `data.read.read`. query: what a database is asked. memory_mb: above a quarter of it, a table is kept in
+    temporary files. timeout_s: longest that a database may take. Raises ReadError, MissingExtra, InputError.
+    """
+    with tempfile.TemporaryDirectory(prefix="assay-") as folder:
+        yield _table(source, query, Path(folder), memory_mb * 2**20 * IN_MEMORY, timeout_s).checked()
+
+
+def shown(source: str | Path) -> str:
+    """A source as it may be printed and stored: the password of a URL is left out."""
+    return sql.masked(str(source))
 
 
 def nearest(name: str, names: list[str]) -> str | None:
@@ -40,10 +53,26 @@ def nearest(name: str, names: list[str]) -> str | None:
     return lowered[close[0]] if close else None
 
 
+def _table(source: Any, query: str | None, folder: Path, most: float, timeout_s: float) -> Table:
+    if isinstance(source, str) and sql.is_url(source):
+        return sql.read_url(source, query, folder, timeout_s)
+    if isinstance(source, (str, Path)):
+        path = Path(source).expanduser()
+        head = _head(path)
+        if head.startswith(b"SQLite format 3\0"):
+            return sql.read_url(f"sqlite:///{path}", query, folder, timeout_s)
+        if query is None:
+            return _file(path, folder, most)
+    elif query is None:
+        return Table([Held(_frame(source))])
+    raise InputError("A query is asked of a database (a URL such as sqlite:///shop.db or postgresql://user@host/shop), and '{source}' is none.",
+                     source=short(str(source)) if isinstance(source, (str, Path)) else type(source).__name__)
+
+
 # ---- frames of other libraries
 
 
-def _table(source: Any) -> pl.DataFrame:
+def _frame(source: Any) -> pl.DataFrame:
     if isinstance(source, pl.DataFrame):
         return source
     if isinstance(source, pl.LazyFrame):
@@ -76,35 +105,50 @@ def _from_pandas(source: Any) -> pl.DataFrame:
 # ---- files
 
 
-def _file(path: Path) -> tuple[pl.DataFrame, list[Text]]:
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; b'' for a folder, an empty file, and a workbook's name with a sheet. Raises ReadError."""
     try:
-        if path.is_dir():
-            raise ReadError("'{file}' is a folder. A table is one file: csv, tsv, txt or jsonl (also as .gz), or parquet.", file=short(path))
+        if path.is_dir() or excel.sheet_of(path):
+            return b""
         if not path.exists():
             raise _absent(path)
         with path.open("rb") as file:
-            head = file.read(4096)
+            return file.read(4096)
     except OSError as error:
         raise ReadError("'{file}' cannot be opened: {error}.", file=short(path), error=error.strerror or str(error)) from None
     except ValueError:
         raise ReadError("'{file}' is no usable file name.", file=repr(str(path))[:80]) from None
+
+
+def _file(path: Path, folder: Path, most: float) -> Table:
+    if path.is_dir():
+        return parts.read_folder(path, folder, most, _one)
+    if named := excel.sheet_of(path):
+        return excel.read_sheet(*named, 4 * most)
+    return _one(path, folder, most)
+
+
+def _one(path: Path, folder: Path, most: float) -> Table:
+    """The table of a single file. folder: an empty folder for temporary copies."""
+    head = _head(path)
     if not head:
         raise ReadError("'{file}' is empty. A table needs a line of column names and at least one row.", file=short(path))
     suffixes = [s.lower() for s in path.suffixes]
     inner = next((s for s in reversed(suffixes) if s != ".gz"), "")
     if head[:4] == b"PAR1":
-        return _parquet(path), []
+        return Table([Parquet(path)])
     if inner in (".parquet", ".pq"):
         raise ReadError("'{file}' is no parquet file: it does not begin with 'PAR1'. Export it again.", file=short(path))
+    if excel.is_workbook(path, head):
+        return excel.read_sheet(path, None, 4 * most)
     if what := looks_like(head):
         raise ReadError("'{file}' is not a table in text form: it looks like {what}. Save the table as CSV (UTF-8) or parquet.", file=short(path), what=what)
     notes: list[Text] = []
-    with tempfile.TemporaryDirectory(prefix="assay-") as folder:
-        if inner in (".jsonl", ".ndjson"):
-            return _json_lines(as_utf8(path, Path(folder), notes), path), notes
-        if inner == ".json" or head.lstrip()[:2] in (b"[{", b'{"', b"[\n", b"{\n"):
-            raise ReadError("'{file}' holds JSON. Write one object a line and call it .jsonl, or save it as CSV.", file=short(path))
-        return read_delimited(path, Path(folder), tabs_first=inner in (".tsv", ".tab"), lines=inner == ".txt")
+    if inner in (".jsonl", ".ndjson"):
+        return Table([Held(_json_lines(as_utf8(path, folder, notes), path))], notes)
+    if inner == ".json" or head.lstrip()[:2] in (b"[{", b'{"', b"[\n", b"{\n"):
+        raise ReadError("'{file}' holds JSON. Write one object a line and call it .jsonl, or save it as CSV.", file=short(path))
+    return read_delimited(path, folder, tabs_first=inner in (".tsv", ".tab"), lines=inner == ".txt", most=most)
 
 
 def _absent(path: Path) -> ReadError:
@@ -116,18 +160,6 @@ def _absent(path: Path) -> ReadError:
     if not parent.is_dir():
         return ReadError("There is no file '{file}': the folder '{folder}' does not exist.", file=short(path), folder=str(parent)[-120:])
     return ReadError("There is no file '{file}' in '{folder}'.", file=short(path), folder=str(parent)[-120:])
-
-
-def _parquet(path: Path) -> pl.DataFrame:
-    with path.open("rb") as file:
-        file.seek(-min(4, path.stat().st_size), 2)
-        whole = file.read() == b"PAR1"
-    if not whole or path.stat().st_size < 12:
-        raise ReadError("'{file}' is a parquet file that is cut off: its end is missing. Copy or download it again.", file=short(path))
-    try:
-        return pl.read_parquet(path, glob=False)
-    except (Exception, pl.exceptions.PanicException) as error:
-        raise ReadError("'{file}' is a damaged parquet file: {error}.", file=short(path), error=(str(error).splitlines() or [""])[0][:200]) from None
 
 
 def _json_lines(plain: Path, path: Path) -> pl.DataFrame:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from assay.data.dataset import KINDS, Column, Dataset, Schema
+from assay.data.disk import Shelf
 from assay.data.kinds import cut, infer
-from assay.data.load import load, nearest
+from assay.data.load import MEMORY_MB, TIMEOUT_S, nearest, opened
+from assay.data.stream import fitted, infer_by_column
 from assay.data.values import Parsed, as_float, blank_to_null, epoch_unit, instants, instants_of, label, labels, numbers, times
 from assay.errors import InputError
 from assay.words import Text
@@ -22,37 +26,52 @@ TARGET_AS = ("label", "amount")
 
 @dataclass(frozen=True)
 class Reading:
-    """notes: what was inferred or changed on the way in, as sentences."""
+    """notes: what was inferred or changed on the way in, as sentences.
+
+    shelf: the files that a large table's columns are mapped from, if a folder was given for them; `Shelf.keep` takes them over.
+    """
 
     dataset: Dataset
     notes: list[Text] = field(default_factory=list)
+    shelf: Shelf | None = None
 
 
 def read(
     source: Any, *, target: str | None = None, kinds: dict[str, str] | None = None, group: str | None = None,
-    time: str | None = None, target_as: str | None = None,
+    time: str | None = None, target_as: str | None = None, query: str | None = None, memory_mb: float = MEMORY_MB,
+    timeout_s: float = TIMEOUT_S, seed: int = 0, folder: Path | None = None,
 ) -> Reading:
-    """source: path of a csv, tsv, txt (also .gz), parquet, jsonl or ndjson file, or a polars, pandas or pyarrow table.
+    """source: path of a csv, tsv, txt, jsonl or ndjson file (also .gz), a parquet file, a workbook (book.xlsx#Sheet) or a folder of
+    parts; URL of a database (sqlite, postgresql, mysql, mariadb) with a `query`; or a polars, pandas or pyarrow table.
 
     kinds: {column: 'number' | 'category' | 'text' | 'time' | 'id'}, overrides what is inferred. group, time: roles.
-    target_as: 'label' or 'amount' fixes what the answer is. Raises ReadError (the file), InputError (a name or a value).
+    target_as: 'label' or 'amount' fixes what the answer is. memory_mb: a table above a quarter of it is mapped from disk
+    (from `folder`, where the files then stay, else from files without a name), and above a half of it a part of its rows
+    is drawn with `seed`; `Dataset.rows` says which. timeout_s: longest that a database may take.
+    Raises ReadError (the source), InputError (a name or a value), BudgetError (the disk is full), MissingExtra.
     """
-    frame, notes = load(source)
-    for name in (target, group, time):
-        if name is not None:
-            _known(name, frame.columns)
-    if target is not None and target in (group, time):
-        raise InputError("Column '{name}' is the target, so it cannot be the group or time column too.", name=target)
-    for name, kind in (kinds or {}).items():
-        _known(name, frame.columns)
-        if kind not in KINDS:
-            raise InputError("'{kind}' is no kind of column. There are: {kinds}.", kind=kind, kinds=list(KINDS))
-    if target_as is None and target is not None and kinds and target in kinds:
-        target_as = "amount" if kinds[target] == "number" else "label"
-    if target_as not in (None, *TARGET_AS):
-        raise InputError("An answer is read as one of: {known}. '{found}' is neither.", known=list(TARGET_AS), found=target_as)
-    found = infer(frame, target=target, overrides=kinds, time=time, group=group, target_as=target_as)
-    return Reading(Dataset(found.frame, found.schema), notes + found.notes)
+    with opened(source, query=query, memory_mb=memory_mb, timeout_s=timeout_s) as table:
+        for name in (target, group, time):
+            if name is not None:
+                _known(name, table.names)
+        if target is not None and target in (group, time):
+            raise InputError("Column '{name}' is the target, so it cannot be the group or time column too.", name=target)
+        for name, kind in (kinds or {}).items():
+            _known(name, table.names)
+            if kind not in KINDS:
+                raise InputError("'{kind}' is no kind of column. There are: {kinds}.", kind=kind, kinds=list(KINDS))
+        if target_as is None and target is not None and kinds and target in kinds:
+            target_as = "amount" if kinds[target] == "number" else "label"
+        if target_as not in (None, *TARGET_AS):
+            raise InputError("An answer is read as one of: {known}. '{found}' is neither.", known=list(TARGET_AS), found=target_as)
+        table, large = fitted(table, memory_mb, seed)
+        if not large:
+            found = infer(table.frame(), target=target, overrides=kinds, time=time, group=group, target_as=target_as)
+            return Reading(Dataset(found.frame, found.schema, table.row_numbers()), table.notes + found.notes)
+        with tempfile.TemporaryDirectory(prefix="assay-") as unnamed:
+            shelf = Shelf(folder or Path(unnamed))
+            found = infer_by_column(table, shelf, target=target, overrides=kinds, time=time, group=group, target_as=target_as)
+        return Reading(Dataset(found.frame, found.schema, table.row_numbers()), table.notes + found.notes, shelf if folder else None)
 
 
 def _known(name: str, columns: list[str]) -> None:
@@ -68,7 +87,7 @@ def _known(name: str, columns: list[str]) -> None:
 # ---- new rows for a trained model
 
 
-def conform(rows: Any, schema: Schema) -> Dataset:
+def conform(rows: Any, schema: Schema, *, query: str | None = None) -> Dataset:
     """New rows in the schema a model was trained with, its answer left away.
 
     rows: anything `read` takes, or [{column: value}, ...] as JSON gives it. Further columns and their order do not
@@ -76,29 +95,31 @@ def conform(rows: Any, schema: Schema) -> Dataset:
     are absent, or the column, row (from 1) and value that cannot be read as its kind.
     """
     wanted = schema.without_target()
-    listed = isinstance(rows, (list, tuple))
-    if listed:
-        if not rows:
-            raise InputError("There are no rows to answer.")
-        for i, row in enumerate(rows):
-            if not isinstance(row, dict):
-                raise InputError("Row {row} is no object of column names and values.", row=i + 1)
-        names = list(dict.fromkeys(name for row in rows for name in row)) if len(rows) > 1 else list(rows[0])
-    else:
-        frame, _ = load(rows)
-        names = frame.columns
+    if not isinstance(rows, (list, tuple)):
+        with opened(rows, query=query) as table:
+            _all_there(wanted, table.names)
+            return Dataset(pl.DataFrame([_as(c, table.column(c.name)) if c.name in table.names else _absent(c.name, table.height)
+                                         for c in wanted.columns]), wanted)
+    if not rows:
+        raise InputError("There are no rows to answer.")
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError("Row {row} is no object of column names and values.", row=i + 1)
+    names = list(dict.fromkeys(name for row in rows for name in row)) if len(rows) > 1 else list(rows[0])
+    _all_there(wanted, names)
     present = set(names)
-    absent = [c.name for c in wanted.features if c.name not in present]
-    if absent:
+    return Dataset(pl.DataFrame([_cells(c, [row.get(c.name) for row in rows]) if c.name in present else _absent(c.name, len(rows))
+                                 for c in wanted.columns]), wanted)
+
+
+def _all_there(wanted: Schema, names: list[str]) -> None:
+    present = set(names)
+    if absent := [c.name for c in wanted.features if c.name not in present]:
         raise _missing(absent, [n for n in names if n not in {c.name for c in wanted.columns}])
-    out = []
-    for column in wanted.columns:
-        name = column.name
-        if name not in present:
-            out.append(pl.repeat(None, len(rows) if listed else frame.height, dtype=pl.String, eager=True).alias(name))
-            continue
-        out.append(_cells(column, [row.get(name) for row in rows]) if listed else _as(column, frame[name]))
-    return Dataset(pl.DataFrame(out), wanted)
+
+
+def _absent(name: str, n: int) -> pl.Series:
+    return pl.repeat(None, n, dtype=pl.String, eager=True).alias(name)
 
 
 def _missing(absent: list[str], spare: list[str]) -> InputError:

@@ -1,0 +1,83 @@
+"""Tables that do not fit into memory: a sample of them, and their kinds, decided column by column.
+
+Why column by column: a kind is decided on every cell of its column and on no other column, so this gives the very frame that the whole
+table would give, and the peak is a few copies of one column instead of two of the table. A parquet file is laid out for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from assay.data.dataset import Column, Schema
+from assay.data.disk import Shelf
+from assay.data.kinds import Inferred, infer
+from assay.data.table import Table
+from assay.errors import InputError
+from assay.words import Text, say
+
+IN_MEMORY = 0.25  # of the memory: a larger table is kept on disk. Both the table as read and as understood are in memory otherwise
+MOST = 0.5  # of the memory: of a larger table a sample is taken, because a trial holds its training rows and a matrix of them
+MOST_COLUMN = 0.2  # of the memory: a column as read, as understood, and what lies between
+_BLOCK = 10_000_000
+
+
+def fitted(table: Table, memory_mb: float, seed: int) -> tuple[Table, bool]:
+    """The table, or a random part of its rows that `memory_mb` has room for; and whether it has to be kept on disk.
+
+    Rows keep their order, and `table.rows` says which they are. A sentence in `table.notes` says that it is a part.
+    """
+    memory = memory_mb * 2**20
+    a_row = table.bytes_a_row()
+    total, largest = sum(a_row.values()) * table.height, max(a_row.values()) * table.height
+    share = min(1.0, MOST * memory / total, MOST_COLUMN * memory / largest)
+    if share < 1:
+        rows = sampled(table.height, share, seed)
+        note = say("The table has {rows:,} rows, about {size:,.0f} MB once read. With {memory:,.0f} MB of memory, {n:,} rows drawn at random (seed {seed}) "
+                   "take part. For more rows: --memory.", rows=table.height, size=total / 2**20, memory=memory_mb, n=len(rows), seed=seed)
+        table = table.take(rows)
+        table.notes.append(note)
+    return table, total > IN_MEMORY * memory
+
+
+def sampled(n: int, share: float, seed: int) -> np.ndarray:
+    """About `share` of the row numbers 0 to n - 1, sorted; at least one. Ten million are drawn at a time: 80 MB whatever n is."""
+    rng = np.random.default_rng(seed)
+    parts = [start + np.flatnonzero(rng.random(min(_BLOCK, n - start)) < share) for start in range(0, n, _BLOCK)]
+    rows = np.concatenate(parts)
+    return rows if len(rows) else np.array([rng.integers(n)])
+
+
+def infer_by_column(
+    table: Table, shelf: Shelf, *, target: str | None, overrides: dict[str, str] | None, time: str | None, group: str | None, target_as: str | None,
+) -> Inferred:
+    """What `kinds.infer` says of the whole frame; every column goes to the shelf as soon as it is understood."""
+    kept: list[pl.Series] = []
+    columns: list[Column] = []
+    notes: list[Text] = []
+    empty: list[str] = []
+    for name in table.names:
+        def own(role: str | None, name: str = name) -> str | None:
+            return name if role == name else None
+
+        try:
+            found = infer(pl.DataFrame([table.column(name)]), target=own(target), time=own(time), group=own(group), target_as=target_as,
+                          overrides={k: v for k, v in (overrides or {}).items() if k == name})
+        except InputError as error:
+            raise type(error)(_renumbered(error.text, table.rows)) from None
+        if found.schema.columns:
+            columns += found.schema.columns
+            kept.append(shelf.put(found.frame.to_series()))
+        elif "names" in found.notes[0].values:  # no cell has a value: one sentence for all such columns
+            empty.append(name)
+            continue
+        notes += [_renumbered(note, table.rows) for note in found.notes]
+    if empty:
+        notes.append(say("Columns without a single value are left out: {names}.", names=empty))
+    return Inferred(pl.DataFrame(kept), Schema(tuple(columns), target, time, group), notes)
+
+
+def _renumbered(text: Text, rows: np.ndarray | None) -> Text:
+    """A sentence that names a row, with the row's number in the source instead of that in the sample."""
+    row = text.values.get("row")
+    return text if rows is None or row is None else Text(text.template, text.values | {"row": int(rows[row - 1]) + 1})
