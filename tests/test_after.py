@@ -26,23 +26,23 @@ from assay.tasks.classify import Classify
 
 
 def mixed(n=700, seed=0) -> pl.DataFrame:
-    """Half of what decides stands in the text, half in the number."""
+    """What decides stands in the text, in a number, and in the size of another number, which no line sees."""
     rng = np.random.default_rng(seed)
-    a, b = rng.normal(size=n), rng.normal(size=n)
+    a, b, c = rng.normal(size=(3, n))
     words = np.where(a[:, None] > 0, rng.choice(["good", "fine", "nice"], (n, 3)), rng.choice(["bad", "poor", "late"], (n, 3)))
-    return pl.DataFrame({"weight": b, "note": [" ".join(w) + " parcel number " + str(i % 50) for i, w in enumerate(words)],
-                         "y": np.where(a + b + 0.3 * rng.normal(size=n) > 0, "yes", "no")})
+    return pl.DataFrame({"weight": b, "angle": c, "note": [" ".join(w) + " parcel number " + str(i % 50) for i, w in enumerate(words)],
+                         "y": np.where(a + b + 2 * np.abs(c) - 1.6 + 0.3 * rng.normal(size=n) > 0, "yes", "no")})
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> api.Run:
-    return api.run(mixed(), target="y", work=15, folds=1, candidates=("linear", "boosting", "ensemble"), out=tmp_path_factory.mktemp("a") / "run")
+    return api.run(mixed(), target="y", kinds={"note": "text"}, work=15, folds=1, candidates=("linear", "boosting", "ensemble"), out=tmp_path_factory.mktemp("a") / "run")
 
 
 def test_the_same_seed_and_work_give_the_same_verdict_byte_for_byte(finished, tmp_path):
-    again = api.run(mixed(), target="y", work=15, folds=1, candidates=("linear", "boosting", "ensemble"), out=tmp_path / "elsewhere")
+    again = api.run(mixed(), target="y", kinds={"note": "text"}, work=15, folds=1, candidates=("linear", "boosting", "ensemble"), out=tmp_path / "elsewhere")
     assert again.folder.verdict_file.read_bytes() == finished.folder.verdict_file.read_bytes()
-    other = api.run(mixed(), target="y", work=15, folds=1, seed=1, candidates=("linear", "boosting", "ensemble"), out=tmp_path / "other")
+    other = api.run(mixed(), target="y", kinds={"note": "text"}, work=15, folds=1, seed=1, candidates=("linear", "boosting", "ensemble"), out=tmp_path / "other")
     assert other.folder.verdict_file.read_bytes() != finished.folder.verdict_file.read_bytes()
 
 
