@@ -14,7 +14,9 @@ from assay.data.inspect.view import Cells, View
 
 ROWS = 4000  # looked at for one candidate column, whole groups where they are small
 MOST_A_GROUP = 80
-MOST_TRIED = 5
+MOST_NAMED, MOST_UNNAMED = 6, 3  # candidates measured with models; the bound is on work, not on time, so that a busy machine decides the same
+EXACT = 100_000  # rows whose different values are counted; of longer columns they are estimated (HyperLogLog, 2 %)
+MOST_SCREENED = 12  # columns without a telling name of a large table; each costs a pass over it
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Grouping:
     """What speaks for splitting by one column. named: see names_a_unit. alike: intraclass correlation of the answer.
 
     neighbour: share of rows whose nearest other row has the same value; by_chance: the share to expect. random, grouped:
-    mean squared error relative to the variance, of a quick model whose folds are random or keep groups whole. flattery:
-    grouped / random - 1, t: its t value over groups. constant: number columns that never change inside a group.
+    mean squared error relative to the variance, of a quick model whose folds are random (where a telling name says that the
+    values are units, it may know them too) or keep groups whole. flattery: grouped / random - 1, t: its t value over groups.
+    constant: number columns that never change inside a group. fixed_answer: nor does the answer.
     """
 
     column: str
@@ -51,7 +54,7 @@ class Grouping:
         if self.alike < 0.05 and self.neighbour - self.by_chance < 0.1:
             return False
         if self.named == 2:
-            return self.levels >= 5 and self.t >= 3 and self.flattery >= 0.03
+            return self.levels >= (5 if self.neighbour - self.by_chance >= 0.1 else 10) and self.t >= 3 and self.flattery >= 0.03
         if self.named == 1:
             return self.levels >= 20 and self.t >= 5 and self.flattery >= 0.08 and (self.neighbour >= 0.4 or self.alike >= 0.15)
         if self.named == -1:
@@ -59,34 +62,37 @@ class Grouping:
         return self.levels >= 10 and self.t >= 5 and self.flattery >= 0.15 and identical and (self.alike >= 0.1 or bool(self.constant))
 
 
-def groupings(view: View, *, late: float) -> list[Grouping]:
-    """Candidates, the likeliest first. view: the whole data or a sample of it in file order, only for its names and kinds."""
-    data = view.data
-    named = []
+def groupings(data: Dataset, *, labels: bool, seed: int) -> list[Grouping]:
+    """What the likeliest group columns show, measured on samples of `data`, whose answers are all there."""
+    named, others = [], []
     for column in data.schema.columns:
-        if column.name == data.schema.target or column.kind not in ("category", "id", "number") or names_a_fold(column.name):
+        name = column.name
+        if name == data.schema.target or column.kind not in ("category", "id", "number") or names_a_fold(name):
             continue
-        series = data.frame[column.name]
+        series = data.frame[name]
         if column.kind == "number":
-            some = series.drop_nulls().head(2000)
+            some = series.head(5000).drop_nulls()
             if not len(some) or not bool((some == some.round()).all()):
                 continue
-        levels = series.n_unique() - (series.null_count() > 0)
+        levels = (series.n_unique() if len(series) <= EXACT else series.approx_n_unique()) - (series.null_count() > 0)
         if 5 <= levels <= 0.8 * len(data) and series.null_count() <= 0.2 * len(data):
-            named.append((names_a_unit(column.name), column.name, levels))
-    found = []
-    named.sort(key=lambda item: (-abs(item[0] - 0.5), -item[0]))
-    tried = 0
-    for rank, name, levels in sorted(named, key=lambda item: -item[0]):
-        if view.late(-late) or (tried >= MOST_TRIED and rank <= 0):
-            break
-        seen = rows_by_group(data, name, levels, view.seed)
-        looked = View.of(data, labels=view.labels, seed=view.seed, rows=seen)
-        if rank <= 0 and not _unit_like(looked, name, levels, len(data)):
-            continue
-        tried += 1
-        found.append(_measure(looked, name, rank, levels, len(data)))
-    return found
+            rank = names_a_unit(name)
+            if rank > 0:
+                named.append((rank, name, levels))
+            elif 10 <= levels <= len(data) / 2 and len(data) / levels <= 500:
+                others.append((rank, name, levels))
+    named = sorted(named, key=lambda item: -item[0])[:MOST_NAMED]
+    if len(data) > 5 * ROWS:
+        others = sorted(others, key=lambda item: -item[2])[:MOST_SCREENED]
+    kept = []
+    whole = View.of(data, labels=labels, seed=seed) if len(data) <= 5 * ROWS and others else None
+    for item in others:
+        view = whole or View.of(data, labels=labels, seed=seed, rows=rows_by_group(data, item[1], item[2], seed))
+        if (alike := _inputs_alike(view, item[1])) >= 0.6:
+            kept.append((alike, item))
+    chosen = named + [item for _, item in sorted(kept, key=lambda pair: -pair[0])[:MOST_UNNAMED]]
+    return [_measure(View.of(data, labels=labels, seed=seed, rows=rows_by_group(data, name, levels, seed)), name, rank, levels)
+            for rank, name, levels in chosen]
 
 
 def rows_by_group(data: Dataset, name: str, levels: int, seed: int) -> np.ndarray:
@@ -114,23 +120,23 @@ def rows_by_group(data: Dataset, name: str, levels: int, seed: int) -> np.ndarra
     return np.sort(rows[kept[chosen[codes[kept]]]])
 
 
-def _unit_like(view: View, name: str, levels: int, n: int) -> bool:
-    """A column without a telling name: do most inputs hardly differ inside its levels?"""
-    if not 10 <= levels <= n / 2 or n / levels > 500:
-        return False
+def _inputs_alike(view: View, name: str, most: int = 10) -> float:
+    """How little most inputs differ inside the levels of a column: the upper quartile of their intraclass correlations, 0 if half of them are below 0.4."""
     group = view.cells[name].codes
     others = [c for c in view.inputs if c.name != name and c.levels > 2]
+    if len(others) > most:
+        others = [others[i] for i in np.random.default_rng(view.seed).choice(len(others), most, replace=False)]
     if not others or group.max() < 9:
-        return False
+        return 0.0
     alike = np.array([agreement(c.codes, group) if c.nominal else intraclass(_filled(c), group) for c in others])
-    return bool(np.quantile(alike, 0.75) >= 0.6) and bool(np.median(alike) >= 0.4)
+    return float(np.quantile(alike, 0.75)) if np.median(alike) >= 0.4 else 0.0
 
 
 def _filled(cells: Cells) -> np.ndarray:
     return np.nan_to_num(cells.values, nan=float(np.nanmedian(cells.values)) if not cells.missing.all() else 0.0)
 
 
-def _measure(view: View, name: str, rank: int, levels: int, n: int) -> Grouping:
+def _measure(view: View, name: str, rank: int, levels: int) -> Grouping:
     rng = np.random.default_rng(view.seed)
     group = view.cells[name].codes
     inputs, constant = [], []
@@ -156,10 +162,26 @@ def _measure(view: View, name: str, rank: int, levels: int, n: int) -> Grouping:
     folds = min(5, int(group.max()) + 1)
     dealt = np.empty(group.max() + 1, dtype=np.int64)
     dealt[rng.permutation(group.max() + 1)] = np.arange(group.max() + 1) % folds
-    errors = [((y - out_of_fold(chosen, y, fold, neighbours=5)) ** 2).sum(axis=1) for fold in (rng.integers(0, folds, len(group)), dealt[group])]
+    dealt_rows = rng.integers(0, folds, len(group))
+    residual = [y - out_of_fold(chosen, y, fold, neighbours=5) for fold in (dealt_rows, dealt[group])]
+    if rank == 2:  # a random split lets a model know the patient himself
+        known = residual[0] - _level(residual[0], group, dealt_rows)
+        residual[0] = min(residual[0], known, key=lambda e: float((e**2).sum()))
+    errors = [(e**2).sum(axis=1) for e in residual]
     scale = float(((y - y.mean(axis=0)) ** 2).sum(axis=1).mean()) or 1.0
     t = mean_over_groups(errors[1] - errors[0], group)[1]
     whole = view.data.frame[name]
     contiguous = float((whole[1:] == whole[:-1]).mean() or 0.0)  # type: ignore[arg-type]
-    return Grouping(name, rank, levels, n / levels, alike, share, chance, float(errors[0].mean()) / scale, float(errors[1].mean()) / scale, t,
+    return Grouping(name, rank, levels, len(view.data) / levels, alike, share, chance, float(errors[0].mean()) / scale, float(errors[1].mean()) / scale, t,
                     tuple(constant), contiguous, alike >= 0.99)
+
+
+def _level(residual: np.ndarray, group: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Mean residual (n, k) of the rows of the same group in other folds, shrunk as if two more rows were 0."""
+    folds = int(fold.max()) + 1
+    cell = group * folds + fold
+    cells = (int(group.max()) + 1) * folds
+    count = np.bincount(cell, minlength=cells).reshape(-1, folds)
+    sums = np.stack([np.bincount(cell, weights=column, minlength=cells) for column in residual.T], axis=1).reshape(-1, folds, residual.shape[1])
+    rest = (sums.sum(axis=1, keepdims=True) - sums) / (count.sum(axis=1, keepdims=True) - count + 2.0)[:, :, None]
+    return rest[group, fold]

@@ -8,33 +8,25 @@ from assay.data.dataset import Dataset
 from assay.data.inspect.base import Structure
 from assay.data.inspect.group import Grouping, groupings
 from assay.data.inspect.moment import Course, calendar, course, stands_in_order, time_columns
-from assay.data.inspect.view import View
 from assay.words import say
 
-SECONDS = 1.6
 LEAST_ROWS = 60  # fewer rows cannot show a structure
 
 
 def structure(data: Dataset, *, labels: bool, seed: int) -> Structure:
     """The structure that a split has to follow; 'random' unless the evidence is clear. labels: the answer is a class, not an amount.
 
-    Looks at samples: under 2 s on a million rows. `figure` holds what every column that was tried showed.
+    Looks at samples of bounded size, so the same seed gives the same answer however busy the machine is. `figure` holds what every
+    column that was tried showed.
     """
     if len(data) < LEAST_ROWS or data.y.null_count() > len(data) - LEAST_ROWS:
         return Structure("random", None, say("Rows are taken as independent: {n} are too few to show a structure.", n=len(data)), {})
     if data.y.null_count():
         data = Dataset(data.frame.filter(data.y.is_not_null()), data.schema)
-    small = View.of(data, labels=labels, seed=seed, rows=np.arange(min(len(data), 50)), seconds=SECONDS)
-    groups = groupings(small, late=0.0)
-    clear = sorted((g for g in groups if g.clear), key=lambda g: (-g.named, -g.t))
-    best = clear[0] if clear else None
-    tried = time_columns(data)
-    parts = calendar(data)
-    courses: list[Course] = []
-    for column in tried:
-        if small.late() and courses:
-            break
-        courses.append(course(data, column, labels=labels, seed=seed, group=best.column if best else None))
+    groups = groupings(data, labels=labels, seed=seed)
+    best = min((g for g in groups if g.clear), key=lambda g: (-g.named, -g.flattery), default=None)
+    tried, parts = time_columns(data), calendar(data)
+    courses = [course(data, column, labels=labels, seed=seed, group=best.column if best else None) for column in tried]
     figure = {"groups": [_of_group(g) for g in groups], "times": [_of_course(c) for c in courses]}
     dated = [c for c in courses if c.dated and not (best and _only_the_group(c, best))]
     if dated:
@@ -52,7 +44,7 @@ def structure(data: Dataset, *, labels: bool, seed: int) -> Structure:
         return Structure("group", best.column, say(
             "Rows with the same '{column}' belong together ({levels:,} of them): where none of them stands on both sides of a split, the error of "
             "a quick model is {percent:.0f} % larger.", column=best.column, levels=best.levels, percent=100 * best.flattery), figure)
-    if not any(c.column is not None for c in courses) and not small.late(-0.4):
+    if not courses:
         found = course(data, None, labels=labels, seed=seed)
         figure["times"].append(_of_course(found))
         if found.clear:
