@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from assay.contest.arena import Arena, Entry
+from assay.contest.evidence import MADE, gather
 from assay.contest.folder import Trial
-from assay.contest.judge import LARGE, gather
+from assay.contest.judge import LARGE
 from assay.contest.judge import judge as judge_folder
 from assay.data.dataset import Dataset
 from assay.data.split import Split
@@ -137,7 +138,7 @@ def ablations(arena: Arena, entries: list[Entry], data: Dataset) -> None:
 
 def rivals(finished: list[Trial], *, packable: bool = False) -> tuple[str, ...]:
     """(best large, best small) by validation loss, ensembles and students aside; fewer if there are none."""
-    names = {t.candidate: t.rung for t in finished if t.rung != "naive" and t.family not in ("ensemble", "student")}
+    names = {t.candidate: t.rung for t in finished if t.rung != "naive" and t.family not in MADE}
     large = [n for n, rung in names.items() if rung in LARGE and not (packable and rung in ("llm", "external"))]
     small = [n for n, rung in names.items() if rung not in LARGE]
     return tuple(min(group, key=lambda n: (_valid(finished, n), n)) for group in (large, small) if group)
@@ -145,7 +146,7 @@ def rivals(finished: list[Trial], *, packable: bool = False) -> tuple[str, ...]:
 
 def serious(finished: list[Trial]) -> list[str]:
     """By validation loss, best first: those within `SERIOUS` of the best."""
-    names = {t.candidate for t in finished if t.rung not in ("naive", "llm", "external") and t.family not in ("ensemble", "student")}
+    names = {t.candidate for t in finished if t.rung not in ("naive", "llm", "external") and t.family not in MADE}
     losses = {n: _valid(finished, n) for n in names}
     best = min(losses.values(), default=0.0)
     return [n for n in sorted(losses, key=lambda n: (losses[n], n)) if losses[n] <= best * SERIOUS]

@@ -18,6 +18,8 @@ from assay.contest.laws import NOISE, Noise, Posterior, posterior
 from assay.contest.statistics import Bootstrap, student_tail
 from assay.words import Text, say
 
+DRAWS = 2000  # of the test rows: the end of an 80 % interval then lies within 1 % of the draws
+HARDLY = 0.02  # a fall of the loss by less than this share is said to be none: it is the margin that matters by default
 MOST = 100.0  # a crossing beyond so many times the rows is not looked for
 Margin = float | Callable[[np.ndarray], np.ndarray]
 
@@ -107,7 +109,7 @@ def learning_curve(points: Sequence[Point], clusters: np.ndarray, *, confidence:
         return Curve((), (), (), {}, confidence, reason=say("no size of the training rows finished, and a curve needs two"))
     boot = Bootstrap({str(i): p.losses for i, p in enumerate(points)}, clusters, confidence=confidence, seed=seed)
     means = np.array([boot.mean[str(i)] for i in range(len(points))])
-    drawn = np.column_stack([boot.drawn[str(i)] for i in range(len(points))]).astype(np.float64)
+    drawn = np.column_stack([boot.drawn[str(i)][:DRAWS] for i in range(len(points))]).astype(np.float64)
     drawn = means + (drawn - means) * _stretch(boot.clusters, confidence)
     of_size = np.array([[1.0 if p.rows == s else 0.0 for s in sizes] for p in points])
     of_size /= of_size.sum(axis=0)
@@ -128,7 +130,7 @@ def learning_curve(points: Sequence[Point], clusters: np.ndarray, *, confidence:
     least = positive.mean() / (2 * len(clusters))  # no loss on n rows is taken for half a loss
     rows = np.array([p.rows for p in points], dtype=np.float64)
     after = posterior(rows, np.log(np.maximum(drawn, least)), seed=(seed, salt), noise=noise)
-    return Curve(sizes, size_means, measured, after.laws(), confidence, _notes(sizes, drawn @ of_size, confidence), None, after)
+    return Curve(sizes, size_means, measured, after.laws(), confidence, _notes(sizes, drawn @ of_size, confidence, noise, seed), None, after)
 
 
 def _stretch(clusters: int, confidence: float) -> float:
@@ -141,13 +143,17 @@ def _stretch(clusters: int, confidence: float) -> float:
     return float(np.sqrt(c / (c - 1)) * z(student_tail(tail, c - 1)) / z(tail))
 
 
-def _notes(sizes: tuple[int, ...], drawn: np.ndarray, confidence: float) -> tuple[Text, ...]:
-    fall = drawn[:, 0] - drawn[:, -1]
+def _notes(sizes: tuple[int, ...], drawn: np.ndarray, confidence: float, noise: Noise, seed: int) -> tuple[Text, ...]:
+    """drawn: (draws, sizes) means of the test rows. The luck of the fits is added, or a lucky fit would look like a law."""
+    luck = np.sqrt((noise.of_size(np.array(sizes))[[0, -1]] ** 2).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fall = np.log(drawn[:, 0] / drawn[:, -1]) + luck * np.random.default_rng([seed, 4]).standard_normal(len(drawn))
+    fall = np.nan_to_num(fall, nan=0.0, posinf=99.0, neginf=-99.0)
     if np.quantile(fall, (1 + confidence) / 2) < 0:
         return (say("the loss rises with the rows, from {first:,} to {last:,}; no law of learning does, so little is said about more rows",
                     first=sizes[0], last=sizes[-1]),)
     if np.quantile(fall, (1 - confidence) / 2) <= 0:
-        return (say("from {first:,} to {last:,} rows the loss fell by less than the test rows can show", first=sizes[0], last=sizes[-1]),)
+        return (say("from {first:,} to {last:,} rows the loss fell by less than chance can explain", first=sizes[0], last=sizes[-1]),)
     return ()
 
 
@@ -156,7 +162,7 @@ def rows_sentence(name: str, unit: Text, curve: Curve, *, times: float = 2.0) ->
     now, then = curve.at(curve.rows), curve.at(curve.rows * times)
     same = {"times": times, "rows": then.rows, "unit": unit, "name": name, "now": curve.means[-1], "then": then.median, "low": then.low,
             "high": then.high, "percent": curve.confidence * 100}
-    if then.median > 0.995 * now.median:
+    if then.median > (1 - HARDLY) * now.median:
         return say("{times:g} times the rows ({rows:,}) would leave the {unit} of {name} about where it is: {now:.4g} now, {then:.4g} then "
                    "[{percent:.0f} % interval {low:.4g} to {high:.4g}].", **same)
     return say("{times:g} times the rows ({rows:,}) would lower the {unit} of {name} from {now:.4g} to about {then:.4g} "

@@ -14,6 +14,8 @@ from assay.data.split import Split
 from assay.errors import BudgetError
 from assay.tasks.base import Task
 
+MADE = ("ensemble", "student")  # families of contestants that are made of finished ones
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -85,10 +87,11 @@ def gather(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[S
 
 
 def _common_splits(done: dict[str, dict[int, Trial]]) -> set[int]:
-    """The splits on which to compare: all that every finisher of the first split also finished, else the first ones."""
+    """The splits on which to compare: those that the most contestants finished. Who is made of others (ensembles, students) has no say."""
     counts: dict[int, int] = {}
     for mine in done.values():
-        for k in mine:
-            counts[k] = counts.get(k, 0) + 1
+        for k, trial in mine.items():
+            if trial.family not in MADE:
+                counts[k] = counts.get(k, 0) + 1
     most = max(counts.values())
     return {k for k, c in counts.items() if c == most}

@@ -19,6 +19,7 @@ from assay.contest.evidence import Evidence, gather
 from assay.contest.folder import Folder, Trial
 from assay.contest.learning import ablation, learning
 from assay.contest.sentences import UNITS, next_step, not_a_result, notes_of, teaching, verdict_sentence
+from assay.contest.slices import worst_slices
 from assay.contest.statistics import Bootstrap, Interval, detectable, holm, jackknife, rows_to_settle
 from assay.data.dataset import Dataset
 from assay.data.split import Split
@@ -39,6 +40,7 @@ class Verdict:
 
     packed: what winner.assay holds: the winner, or the best that can be packed if the winner is somebody else's model.
     learning: learning curves and their crossing (`contest.learning`). ablation: what each kind of column adds.
+    slices: where the winner is worst.
     """
 
     outcome: str
@@ -57,6 +59,7 @@ class Verdict:
     learning: dict[str, Any] | None = None
     ablation: tuple[dict[str, Any], ...] = ()
     findings: tuple[dict[str, Any], ...] = ()
+    slices: tuple[dict[str, Any], ...] = ()
 
     def __str__(self) -> str:
         return str(self.sentence)
@@ -65,7 +68,8 @@ class Verdict:
         return {"outcome": self.outcome, "sentence": self.sentence.json(), "next": self.next.json(),
                 "notes": [n.json() for n in self.notes], "winner": self.winner, "packed": self.packed, "cheapest": self.cheapest, "naive": self.naive,
                 "large": self.large, "small": self.small, "effect": self.effect, "money": self.money,
-                "scoreboard": list(self.scoreboard), "learning": self.learning, "ablation": list(self.ablation), "findings": list(self.findings)}
+                "scoreboard": list(self.scoreboard), "learning": self.learning, "ablation": list(self.ablation), "findings": list(self.findings),
+                "slices": list(self.slices)}
 
 
 def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Split], *, rival: str | None = None,
@@ -133,7 +137,8 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     notes = (*notes_of(evidence.trials, every, len(splits), case, large), *teaching(evidence, boot), *_unpacked(winner, packed))
     board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task, costs)
     return Verdict(outcome, sentence, step, notes, winner, packed, cheapest, naive, large, small if large else None, effect, money, board,
-                   learnt, ablation(folder, case, task, data, splits, evidence), tuple(found))
+                   learnt, ablation(folder, case, task, data, splits, evidence), tuple(found),
+                   tuple(s.json() for s in worst_slices(evidence.test, evidence.losses[winner], evidence.clusters, confidence=case.confidence)))
 
 
 def _by_seed(evidence: Evidence, small: str, large: str) -> np.ndarray | None:

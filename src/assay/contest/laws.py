@@ -32,17 +32,17 @@ class Law:
 
 
 # The prior weights of the laws and of the floors come from bench/curves.py, see docs/calibration.md.
-FLOORS = {0.0: 1.0, 0.25: 1.0, 0.5: 1.0, 0.7: 1.0, 0.85: 1.0, 0.95: 1.0}
+FLOORS = {0.0: 0.163, 0.25: 0.156, 0.5: 0.168, 0.7: 0.108, 0.85: 0.179, 0.95: 0.225}
 _ALONE = [(c,) for c in (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)]
 LAWS = (
-    Law("constant", lambda r: np.ones_like(r), ((),), False, 1.0),
-    Law("power", lambda r, c: r**-c, tuple(_ALONE), True, 1.0),
-    Law("shifted power", lambda r, c, d: ((r + d) / (1 + d)) ** -c, tuple(product((0.5, 1.0, 2.0, 4.0), (0.1, 0.4, 1.5))), True, 1.0),
-    Law("exponential", lambda r, k: np.exp((1 - r) / k), tuple((k,) for k in (0.15, 0.3, 0.6, 1.2, 2.5)), True, 1.0),
-    Law("logarithm", lambda r, s: np.maximum(1 - s * np.log(r), LOWEST), tuple((s,) for s in (0.02, 0.05, 0.1, 0.2, 0.4)), False, 1.0),
-    Law("inverse logarithm", lambda r, c: np.log1p(c) / np.log1p(c * r), ((10.0,), (100.0,), (1000.0,)), True, 1.0),
-    Law("MMF", lambda r, d, s: (1 + s) / (1 + s * r**d), tuple(product((0.7, 1.5, 3.0), (0.3, 1.0, 3.0))), True, 1.0),
-    Law("vapor pressure", lambda r, b, c: np.exp(b * (1 / r - 1)) * r**-c, tuple(product((0.02, 0.06, 0.2), (0.0, 0.1, 0.3))), True, 1.0),
+    Law("constant", lambda r: np.ones_like(r), ((),), False, 0.038),
+    Law("power", lambda r, c: r**-c, tuple(_ALONE), True, 0.235),
+    Law("shifted power", lambda r, c, d: ((r + d) / (1 + d)) ** -c, tuple(product((0.5, 1.0, 2.0, 4.0), (0.1, 0.4, 1.5))), True, 0.134),
+    Law("exponential", lambda r, k: np.exp((1 - r) / k), tuple((k,) for k in (0.15, 0.3, 0.6, 1.2, 2.5)), True, 0.051),
+    Law("logarithm", lambda r, s: np.maximum(1 - s * np.log(r), LOWEST), tuple((s,) for s in (0.02, 0.05, 0.1, 0.2, 0.4)), False, 0.059),
+    Law("inverse logarithm", lambda r, c: np.log1p(c) / np.log1p(c * r), ((10.0,), (100.0,), (1000.0,)), True, 0.289),
+    Law("MMF", lambda r, d, s: (1 + s) / (1 + s * r**d), tuple(product((0.7, 1.5, 3.0), (0.3, 1.0, 3.0))), True, 0.064),
+    Law("vapor pressure", lambda r, b, c: np.exp(b * (1 / r - 1)) * r**-c, tuple(product((0.02, 0.06, 0.2), (0.0, 0.1, 0.3))), True, 0.130),
 )
 
 
@@ -50,25 +50,32 @@ LAWS = (
 class Noise:
     """What besides the law moves a measured loss; all in units of log loss. From bench/curves.py, see docs/calibration.md.
 
-    seed: standard deviation of one fit at 1 x the largest size (which rows, which seed) before anything is seen, worth
-    `trust` observations; it grows as (m / rows) ** fade towards small sizes. drift: standard deviation, per doubling
-    beyond the largest size, by which curves leave the law that fitted them.
+    seed: standard deviation of one fit on 1,000 rows (which rows, which seed) before anything is seen; it falls as
+    rows ** -fade. trust: how many observations that knowledge is worth against what the points themselves show. drift:
+    standard deviation, one doubling beyond the largest size, by which curves leave the law that fitted them, as a share
+    of what a doubling brought among the measured sizes; it grows with the root of the doublings.
     """
 
-    seed: float = 0.03
-    trust: float = 3.0
-    fade: float = 0.25
-    drift: float = 0.04
+    seed: float
+    trust: float
+    fade: float
+    drift: float
+
+    def of_size(self, rows: np.ndarray) -> np.ndarray:
+        """`seed` at these sizes."""
+        return self.seed * (np.asarray(rows, dtype=np.float64) / 1000) ** -self.fade
 
 
-NOISE = Noise()
+NOISE = Noise(seed=0.022, trust=1.0, fade=0.79, drift=0.22)
+TRAINING = NOISE  # for seconds of training in the place of rows
 
 
 @dataclass(frozen=True)
 class Posterior:
     """D joint draws of one candidate's curve. shape: (D,) index into `shapes()`. level: (D,) log loss at `rows`.
 
-    luck: (D,) log deviation of one single fit at `rows`. drift: (D,) standard normal, see `Noise`. weights: (K,) mean weight of each shape.
+    luck: (D,) log deviation of one single fit at `rows`. drift: (D,) log deviation from the law one doubling beyond, see `Noise`.
+    weights: (K,) mean weight of each shape.
     """
 
     rows: float
@@ -82,8 +89,7 @@ class Posterior:
     def losses(self, rows: np.ndarray, *, single_fit: bool = False) -> np.ndarray:
         """(D, G) losses at `rows` (G,): of the average fit, or of one single fit, whose rows and seed have their luck."""
         ratio = np.asarray(rows, dtype=np.float64) / self.rows
-        beyond = np.log2(np.maximum(ratio, 1.0))
-        log = self.level[:, None] + log_shapes(ratio)[self.shape] + self.noise.drift * beyond * self.drift[:, None]
+        log = self.level[:, None] + log_shapes(ratio)[self.shape] + self.drift[:, None] * np.log2(np.maximum(ratio, 1.0)) ** 0.5
         if single_fit:
             log = log + self.luck[:, None] * ratio**-self.noise.fade
         return np.exp(log)
@@ -133,7 +139,7 @@ def posterior(rows: np.ndarray, logs: np.ndarray, *, seed: Sequence[int], noise:
     off = shape - (shape @ share)[:, None]
     seen = logs - (logs @ share)[:, None]
     squares = (seen**2 @ weight)[:, None] - 2 * (seen * weight) @ off.T + (off**2 @ weight)[None, :]
-    squares = np.maximum(squares, 0.0) + noise.trust * noise.seed**2
+    squares = np.maximum(squares, 0.0) + noise.trust * float(noise.of_size(np.array(most))) ** 2
     freedom = noise.trust + len(rows) - 1
     prior = np.array([s.prior for s in shapes()])
     evidence = np.log(prior)[None, :] - freedom / 2 * np.log(squares)
@@ -143,4 +149,6 @@ def posterior(rows: np.ndarray, logs: np.ndarray, *, seed: Sequence[int], noise:
     one = np.arange(draws)
     spread = np.sqrt(squares[one, picked] / rng.chisquare(freedom, draws))
     level = logs @ share - (shape @ share)[picked] + rng.standard_normal(draws) * spread / np.sqrt(weight.sum())
-    return Posterior(most, picked, level, spread * rng.standard_normal(draws), rng.standard_normal(draws), evidence.mean(axis=0), noise)
+    doubling = np.abs(logs[:, rows == rows.min()].mean(axis=1) - logs[:, rows == most].mean(axis=1)) / np.log2(most / rows.min())
+    drift = noise.drift * doubling * rng.standard_normal(draws)
+    return Posterior(most, picked, level, spread * rng.standard_normal(draws), drift, evidence.mean(axis=0), noise)

@@ -8,7 +8,7 @@ import numpy as np
 
 from assay.case import Case
 from assay.contest.cost import prices
-from assay.contest.evidence import Evidence
+from assay.contest.evidence import MADE, Evidence
 from assay.contest.folder import Folder, Trial
 from assay.contest.statistics import Bootstrap, Interval, detectable
 from assay.words import Text, say
@@ -105,7 +105,7 @@ def teaching(evidence: Evidence, boot: Bootstrap) -> tuple[Text, ...]:
     pupil = evidence.trials.get("student")
     if pupil is None:
         return ()
-    alone = [n for n, t in evidence.trials.items() if t[0].rung == "classical" and t[0].family not in ("student", "ensemble")]
+    alone = [n for n, t in evidence.trials.items() if t[0].rung == "classical" and t[0].family not in MADE]
     if not alone:
         return ()
     best = min(alone, key=lambda n: (evidence.valid[n], n))

@@ -45,6 +45,7 @@ def facts_for_report(case: Case, task: Task, data: Dataset, splits: list[Split],
                  "train_rows": len(splits[0].train), "test_rows": len(evidence.test), "folds": len(splits), "split": about["split"]},
         "notes_data": about["notes"], "classes": [str(c) for c in getattr(task, "classes", ())] or None,
         "curves": {name: _curves(task, evidence, name) for name in evidence.losses},
+        "threshold": threshold(task, evidence, verdict.winner), "folds_rows": [[len(s.train), len(s.test)] for s in splits],
         "budget": {"time_s": case.time_s, "used_s": round(used_s, 2), "memory_mb": case.memory_mb},
         "machine": _machine(), "versions": _versions(), "seed": case.seed, "case": case.json(), "created": about["created"],
     })
@@ -91,6 +92,28 @@ def _take_measured(facts: dict[str, Any]) -> dict[str, Any]:
             row["facts"] = {k: v for k, v in row["facts"].items() if k not in own["facts"]}
         out["candidates"][row["candidate"]] = own
     return out
+
+
+def threshold(task: Task, evidence: Evidence, name: str) -> dict[str, Any] | None:
+    """For two classes with a cost matrix: the probability from which the costlier-to-miss class is answered, and the cost a row at
+    other thresholds on the test rows. None elsewhere. chosen: least expected cost (Elkan 2001, equation 2)."""
+    costs = getattr(task, "costs", None)
+    if costs is None or task.width != 2:
+        return None
+    yes = task.positive  # type: ignore[attr-defined]
+    no = 1 - yes
+    false_alarm, miss = float(costs[no, yes] - costs[no, no]), float(costs[yes, no] - costs[yes, yes])
+    if false_alarm + miss <= 0:
+        return None
+    p, truth = evidence.predictions[name][:, yes], task.truth(evidence.test) == yes
+    chosen = false_alarm / (false_alarm + miss)
+
+    def cost(at: float) -> float:
+        answer = np.where(p >= at, yes, no)
+        return float(costs[np.where(truth, yes, no), answer].mean())
+
+    return {"candidate": name, "class": str(task.classes[yes]), "chosen": chosen, "cost": cost(chosen), "cost_at_half": cost(0.5),  # type: ignore[attr-defined]
+            "points": [[round(float(t), 3), cost(float(t))] for t in np.linspace(0, 1, 41)]}
 
 
 def _curves(task: Task, evidence: Evidence, name: str) -> dict[str, Any]:
