@@ -77,11 +77,11 @@ def verdict(outcome: str = "worth_it", *, task: str = "classify", money: bool = 
         case |= {"worth": {"costs": {"error": 4.5}, "currency": "CNY"}, "requests_per_month": requests}
     rate = requests or 0.0
     return {
-        "format": 1, "outcome": outcome, "sentence": _sentence(outcome, large_name, unit, best * scale, small * scale, effect).json(),
+        "format": 2, "outcome": outcome, "sentence": _sentence(outcome, large_name, unit, best * scale, small * scale, effect).json(),
         "next": say("assay predict {folder}/winner.assay NEW.csv -o answers.csv", folder="assay-runs/tickets").json(),
         "notes": [say("Running costs use this price table: {source}.", source="built-in table of assay 0.1").json()],
         "task": task, "loss": ("cost" if task == "classify" else "absolute") if money else "log" if task == "classify" else "squared",
-        "large": large_name, "small": "boosting", "naive": "naive", "winner": winner, "cheapest": "linear", "effect": effect,
+        "large": large_name, "small": "boosting", "naive": "naive", "winner": winner, "packed": winner, "cheapest": "linear", "findings": [], "learning": None, "ablation": [], "slices": [], "threshold": None, "effect": effect,
         "money": {"currency": "CNY", "requests_per_month": requests, "saved_by_large": (gain + 0.003) * rate, "extra_cost_of_large": 0.003 * rate,
                   "net": gain * rate, "low": effect["low"] * rate, "high": effect["high"] * rate,
                   "per_row": {"large": 0.0031, "small": 0.0001}} if money else None,

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from assay.case import Case
-from assay.contest.curve import Point, crossing, learning_curve
+from assay.contest.curve import Point, crossing, learning_curve, rows_sentence
 from assay.contest.evidence import Evidence
 from assay.contest.folder import Folder, Trial
+from assay.contest.sentences import UNITS
 from assay.contest.statistics import Bootstrap, fold_factor
 from assay.data.dataset import Dataset
 from assay.data.split import Split
 from assay.tasks.base import Task
+from assay.words import say
 
 MARGIN = 0.02  # of the small model's loss, as in the verdict
 CONFIDENCE = 0.8
@@ -30,14 +32,16 @@ def learning(folder: Folder, case: Case, task: Task, data: Dataset, splits: list
         return None
     clusters = splits[0].clusters
     found = {n: learning_curve(p, clusters, confidence=CONFIDENCE, seed=case.seed) for n, p in points.items()}
-    out: dict[str, Any] = {"confidence": CONFIDENCE, "split": 0, "curves": {n: c.json() for n, c in found.items()}, "crossing": None}
+    unit = UNITS.get(task.loss, say("loss"))
+    out: dict[str, Any] = {"confidence": CONFIDENCE, "split": 0, "crossing": None, "curves": {
+        n: c.json() | {"more_rows": None if c.reason else rows_sentence(n, unit, c).json()} for n, c in found.items()}}
     large = _best([n for n in points if evidence.trials[n][0].rung not in ("naive", "classical")], evidence)
     small = _best([n for n in points if evidence.trials[n][0].rung == "classical"], evidence)
     if large and small:
         in_money = case.worth is not None
         met = crossing(points[large], points[small], clusters, less=less, confidence=CONFIDENCE, seed=case.seed,
                        margin=margin if margin is not None else 0.0 if in_money else lambda loss: MARGIN * loss)
-        out["crossing"] = {"large": large, "small": small} | met.json()
+        out["crossing"] = {"large": large, "small": small, "sentence": met.sentence(large, small).json()} | met.json()
     return out
 
 
