@@ -592,14 +592,19 @@ def test_a_real_autogluon_predictor_answers_from_its_own_environment(place, canc
     python = autogluon_python()
     if not python.exists() or subprocess.run([python, "-c", "import autogluon.tabular"], capture_output=True).returncode:
         pytest.skip(f"no AutoGluon at {python}")
-    rows = pl.read_csv(place / "cancer.csv")
+    rows, made = pl.read_csv(place / "cancer.csv"), tmp_path / "predictor"
     rows[TRAIN].write_csv(tmp_path / "train.csv")
-    made = tmp_path / "predictor"
-    code = (f"import pandas; from autogluon.tabular import TabularPredictor as T; T(label='diagnosis', path={str(made)!r}, verbosity=0)"
-            f".fit(pandas.read_csv({str(tmp_path / 'train.csv')!r}), time_limit=20, presets='medium_quality', hyperparameters={{'GBM': {{}}, 'RF': {{}}}})")
-    subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, timeout=300)
-    loss, model, _ = played(cancer, f"autogluon:{made}?python={python}", tmp_path, seconds=120.0)
-    assert loss < 0.3
+    rows[TEST].drop("diagnosis").write_csv(tmp_path / "test.csv")
+    made_there = script(tmp_path, f"""
+        import pandas
+        from autogluon.tabular import TabularPredictor
+        predictor = TabularPredictor(label="diagnosis", path={str(made)!r}, verbosity=0).fit(
+            pandas.read_csv({str(tmp_path / "train.csv")!r}), time_limit=20, presets="medium_quality", hyperparameters={{"GBM": {{}}, "RF": {{}}}})
+        predictor.predict_proba(pandas.read_csv({str(tmp_path / "test.csv")!r}))[["benign", "malignant"]].to_csv({str(tmp_path / "said.csv")!r}, index=False)
+    """)
+    subprocess.run([python, "-I", made_there], check=True, capture_output=True, timeout=300)
+    _, model, answers = played(cancer, f"autogluon:{made}?python={python}", tmp_path, seconds=120.0)
+    assert np.allclose(answers, pl.read_csv(tmp_path / "said.csv").to_numpy(), atol=1e-6)  # what it says itself
     assert model.facts["answers"] == "probabilities"
     assert 0 < model.facts["latency_ms"] < 5000
     assert model.facts["made_by"].startswith("AutoGluon ")

@@ -71,7 +71,8 @@ def understood(frame: pl.DataFrame, *, labels: tuple[str, ...] | None, target: s
     labels: the classes in code order, as `data.values.labels` writes them; None asks for amounts. source: how sentences name
     the table. skip: columns that are no answers (an id, the data's own columns). Raises InputError naming the row (from 1).
     """
-    columns = [c for c in frame.columns if c not in (skip or set()) and frame[c].dtype != pl.Null]
+    skip = set() if labels and set(labels) <= set(frame.columns) else skip or set()  # a column a class, one perhaps called as a feature is
+    columns = [c for c in frame.columns if c not in skip and frame[c].dtype != pl.Null]
     if labels is None:
         name = _answer_column(columns, target)
         return _amounts(frame[name], source) if name else _no_answer(frame, source, None)
