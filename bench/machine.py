@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[1] / "docs"
+TITLES = {"benchmarks.md": "# Benchmarks", "calibration.md": "# Calibration: can its verdicts be trusted?"}
 
 
 def line() -> str:
@@ -21,16 +22,17 @@ def line() -> str:
             f"Python {platform.python_version()}, {packages}.")
 
 
-def publish(name: str, about: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print the table and put it between its markers in docs/benchmarks.md (made where it is not there yet)."""
+def publish(name: str, about: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, page: str = "benchmarks.md", after: str = "") -> None:
+    """Print the table and put it between its markers in docs/`page` (made where it is not there yet). after: text below the table."""
     table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     table += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
-    block = f"<!-- {name} -->\n\n{about}\n\n{line()}\n\n" + "\n".join(table) + f"\n\n<!-- end {name} -->"
+    block = "\n\n".join(filter(None, (f"<!-- {name} -->", about, line(), "\n".join(table), after, f"<!-- end {name} -->")))
     print(block)
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n\nMade by `make bench`; each part names its command.\n"
-    if f"<!-- {name} -->" in page:
-        before, rest = page.split(f"<!-- {name} -->", 1)
-        page = before + block + rest.split(f"<!-- end {name} -->", 1)[1]
+    place = DOCS / page
+    text = place.read_text(encoding="utf-8") if place.exists() else TITLES[page] + "\n\nMade by `make bench`; each part names its command.\n"
+    if f"<!-- {name} -->" in text:
+        before, rest = text.split(f"<!-- {name} -->", 1)
+        text = before + block + rest.split(f"<!-- end {name} -->", 1)[1]
     else:
-        page = page.rstrip() + "\n\n" + block + "\n"
-    PAGE.write_text(page, encoding="utf-8")
+        text = text.rstrip() + "\n\n" + block + "\n"
+    place.write_text(text, encoding="utf-8")
