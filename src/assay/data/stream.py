@@ -29,7 +29,7 @@ def fitted(table: Table, memory_mb: float, seed: int) -> tuple[Table, bool]:
     """
     memory = memory_mb * 2**20
     a_row = table.bytes_a_row()
-    total, largest = sum(a_row.values()) * table.height, max(a_row.values()) * table.height
+    total, largest = sum(kept for _, kept in a_row.values()) * table.height, max(max(both) for both in a_row.values()) * table.height
     share = min(1.0, MOST * memory / total, MOST_COLUMN * memory / largest)
     if share < 1:
         rows = sampled(table.height, share, seed)

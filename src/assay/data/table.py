@@ -14,7 +14,7 @@ import polars as pl
 import polars.selectors as cs
 
 from assay.data.encoding import short
-from assay.data.values import labels
+from assay.data.values import coded, labels, numbers, times
 from assay.errors import ReadError
 from assay.words import Text
 
@@ -195,11 +195,12 @@ class Table:
         """The number of each row in the source, shape (height,), from 0."""
         return np.arange(self.height) if self.rows is None else self.rows
 
-    def bytes_a_row(self) -> dict[str, float]:
-        """What a row of each column takes once it is read, guessed from a few thousand rows."""
+    def bytes_a_row(self) -> dict[str, tuple[float, float]]:
+        """What a row of each column takes as it is read, and as `Dataset` keeps it, guessed from a few thousand rows."""
         most = self.pieces[:: max(1, len(self.pieces) // _PROBES)]
         probes = [p.probe() for p in most]
-        return {name: weight(joined([f[name] for f in probes])) for name in self.names}
+        columns = {name: joined([f[name] for f in probes]) for name in self.names}
+        return {name: (weight(cells), 8.0 if _numbers_or_times(cells) else weight(cells)) for name, cells in columns.items()}
 
     def checked(self) -> Table:
         """The same table. Raises ReadError if two columns share a name, or there is no column or no row."""
@@ -214,13 +215,20 @@ class Table:
 
 
 def weight(cells: pl.Series) -> float:
-    """Bytes of one cell as `Dataset` keeps it: 8 for numbers and times, for text 16 and, beyond 12 bytes, its length."""
+    """Bytes of one cell: 8 for numbers and times, for text 16 and, beyond 12 bytes, its length."""
     if cells.dtype.is_numeric() or cells.dtype.is_temporal():
         return 8.0
     if cells.dtype != pl.String or not len(cells):
         return 16.0
     long = cells.str.len_bytes().fill_null(0)
     return 16.0 + float(pl.select(pl.when(long > 12).then(long).otherwise(0).mean()).item() or 0)
+
+
+def _numbers_or_times(cells: pl.Series) -> bool:
+    """True for text that will probably be read as numbers or times."""
+    if cells.dtype != pl.String or coded(cells):
+        return False
+    return any(parsed.bad is None and parsed.values.null_count() < len(cells) for parsed in (numbers(cells), times(cells)))
 
 
 def joined(parts: list[pl.Series]) -> pl.Series:
