@@ -61,11 +61,11 @@ class Run:
     def cheapest(self) -> Path:
         return self.folder.path / "cheapest.assay"
 
-    def report(self, path: str | Path, lang: str | None = None) -> Path:
-        """Write the report as one self-contained HTML file, in the case's language or `lang`."""
+    def report(self, path: str | Path, lang: str | None = None, *, summary: bool = False) -> Path:
+        """Write the report as one self-contained HTML file, in the case's language or `lang`. summary: one page for whoever decides."""
         from assay.report.html import write
 
-        return write(self.folder.path, Path(path), lang=lang or self.folder.about()["case"].get("lang", "en"))
+        return write(self.folder.path, Path(path), lang=lang or self.folder.about()["case"].get("lang", "en"), summary=summary)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r}: {self.verdict.sentence})"
@@ -137,7 +137,7 @@ def _case(source: Any, target: str | None, options: dict[str, Any]) -> Case:
 
 
 def _ask(source: Any, case: Case) -> _Asked:
-    reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column, **({"query": case.query} if case.query else {}))
+    reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query)
     data, notes = reading.dataset, []
     if case.drop:
         absent = [n for n in case.drop if n not in data.frame.columns]
@@ -191,6 +191,7 @@ def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], None)
     judged = Run(folder, verdict)
     judged.report(folder.path / "report.html", lang=case.lang)
+    judged.report(folder.path / "summary.html", lang=case.lang, summary=True)
     return judged
 
 
@@ -223,6 +224,7 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)
     played = Run(folder, verdict)
     played.report(folder.path / "report.html")
+    played.report(folder.path / "summary.html", summary=True)
     return played
 
 

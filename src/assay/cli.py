@@ -190,10 +190,11 @@ def show_command(bundle: Annotated[Path, typer.Argument(help=say("A .assay file.
 @app.command(name="report", help=say("Write the report of a run again, in the other language or elsewhere.\n\nassay report RUN --lang zh -o report-zh.html").to(LANG))
 def report_command(folder: Annotated[Path, typer.Argument(help=say("Folder of a run.").to(LANG))],
                    out: Annotated[Path | None, typer.Option("--out", "-o", help=say("The HTML file (default: report.html in the run's folder).").to(LANG))] = None,
+                   summary: Annotated[bool, typer.Option("--summary", help=say("One page for whoever decides (default file: summary.html).").to(LANG))] = False,
                    lang: Lang = LANG) -> None:
     from assay.report.html import write
 
-    typer.echo(write(folder, out or folder / "report.html", lang=lang))
+    typer.echo(write(folder, out or folder / ("summary.html" if summary else "report.html"), lang=lang, summary=summary))
 
 
 @app.command(name="demo", help=say("A contest on real data that ships inside packages: reviews, diagnosis, diabetes.\n\nassay demo reviews --lang zh").to(LANG))

@@ -13,7 +13,7 @@ from typing import Any
 
 from assay.report import wording
 
-MARKS = {"naive": "diamond", "classical": "circle", "scratch": "square", "pretrained": "up", "llm": "down"}
+MARKS = {"naive": "diamond", "classical": "circle", "scratch": "square", "pretrained": "up", "llm": "down", "external": "hexagon"}
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,51 @@ def losses(row: dict[str, Any], curve: Sequence[Sequence[float | None]], words: 
     return _svg(320, 226, [*parts, "</g>"], words["title"])
 
 
+def learning(series: Sequence[tuple[dict[str, Any], dict[str, Any]]], crossing: dict[str, Any] | None, words: dict[str, str]) -> str:
+    """Loss against the number of training rows: what was measured as signs with whiskers, what the laws say as a line in a band.
+
+    series: (scoreboard row, its curve of verdict.json). crossing: where the large one begins to pay, with its interval. words: title, x, y, pays.
+    """
+    spread = [p for _, curve in series for p in (*curve["measured"], *curve["grid"])]
+    x = Axis(*around([p["rows"] for p in spread], log=True), 72, 580, log=True)
+    y = Axis(*around([v for p in spread for v in (p["median"], *((p["low"], p["high"]) if p in _measured(series) else ()))]), 300, 16)
+    parts = _frame(x, y, words, [_count(t) for t in x.ticks(5)])
+    if crossing and crossing.get("rows"):
+        left, right = (min(max(x(v), 72.0), 580.0) for v in (crossing["low"] or crossing["rows"], crossing["high"] or x.high))
+        parts += [f'<rect class="zone for" x="{left:.1f}" y="16" width="{max(right - left, 2):.1f}" height="284"/>',
+                  _line(x(crossing["rows"]), 16, x(crossing["rows"]), 300, "margin"), _text(min(x(crossing["rows"]) + 6, 500), 30, words["pays"], "side")]
+    for row, curve in series:
+        grid = [p for p in curve["grid"] if x.low <= p["rows"] <= x.high]
+        band = [(p["rows"], p["low"]) for p in grid] + [(p["rows"], p["high"]) for p in reversed(grid)]
+        parts.append(f'<g class="{_rung(row)}">')
+        if len(grid) > 1:
+            inside = [(a, min(max(b, y.low), y.high)) for a, b in band]
+            parts += [f'<polygon class="band" points="{_points(x, y, inside)}"/>',
+                      f'<polyline class="curve" points="{_points(x, y, [(p["rows"], min(max(p["median"], y.low), y.high)) for p in grid])}"/>']
+        for p in curve["measured"]:
+            tip = f"{wording.clean(row['candidate'])}: {p['rows']:,}, {wording.number(p['mean'])}"
+            parts += [_line(x(p["rows"]), y(p["low"]), x(p["rows"]), y(p["high"]), "whisker"),
+                      f"<g>{_mark(row, x(p['rows']), y(p['mean']), 5)}<title>{escape(tip)}</title></g>"]
+        parts.append("</g>")
+    return _svg(600, 360, parts, words["title"])
+
+
+def _measured(series: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [p for _, curve in series for p in curve["measured"]]
+
+
+def threshold(points: Sequence[Sequence[float]], chosen: float, words: dict[str, str]) -> str:
+    """Cost a row against the probability from which the costlier-to-miss class is answered."""
+    x, y = Axis(0.0, 1.0, 72, 404), Axis(*around([c for _, c in points] + [0.0]), 250, 16)
+    parts = [*_frame(x, y, words, [_percent(t) for t in x.ticks(5)]), f'<g class="r-classical"><polyline class="curve" points="{_points(x, y, [(t, c) for t, c in points])}"/></g>',
+             _line(x(chosen), 16, x(chosen), 250, "margin")]
+    return _svg(420, 310, parts, words["title"])
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
 def mark(row: dict[str, Any]) -> str:
     """The sign of a candidate's rung, for tables and legends."""
     return f'<svg class="sign {_rung(row)}" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{_mark(row, 7, 7, 5)}</svg>'
@@ -182,7 +227,8 @@ def _mark(row: dict[str, Any], x: float, y: float, r: float) -> str:
     if shape == "circle":
         return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"/>'
     corners = {"diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)), "square": ((-0.95, -0.95), (0.95, -0.95), (0.95, 0.95), (-0.95, 0.95)),
-               "up": ((0, -1.25), (1.15, 0.85), (-1.15, 0.85)), "down": ((0, 1.25), (1.15, -0.85), (-1.15, -0.85))}[shape]
+               "up": ((0, -1.25), (1.15, 0.85), (-1.15, 0.85)), "down": ((0, 1.25), (1.15, -0.85), (-1.15, -0.85)),
+               "hexagon": ((1.15, 0), (0.58, 1), (-0.58, 1), (-1.15, 0), (-0.58, -1), (0.58, -1))}[shape]
     return f'<polygon class="mark" points="{" ".join(f"{x + a * r:.1f},{y + b * r:.1f}" for a, b in corners)}"/>'
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import InputError
-from assay.report import charts, wording
+from assay.report import charts, sections, wording
 from assay.report.facts import read_facts
 from assay.words import LANGUAGES, Text
 
@@ -16,22 +16,22 @@ MOST_CHIPS = 40  # columns and classes shown at once; the rest unfolds
 _HERE = Path(__file__).parent
 
 
-def write(folder: Path, path: Path, *, lang: str) -> Path:
+def write(folder: Path, path: Path, *, lang: str, summary: bool = False) -> Path:
     """Draw the report of the run in `folder` into the file `path`; returns `path`.
 
-    lang: en or zh. Raises InputError if the folder holds no verdict or the language is not known.
+    lang: en or zh. summary: one page for whoever decides, instead of everything for whoever checks. Raises InputError if the folder holds no verdict or the language is not known.
     """
     facts = read_facts(Path(folder))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render(facts, lang=lang)
+    page = render(facts, lang=lang, summary=summary)
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
     return path
 
 
-def render(verdict: dict[str, Any], *, lang: str) -> str:
+def render(verdict: dict[str, Any], *, lang: str, summary: bool = False) -> str:
     """The page as a string. Every value is escaped by the template; charts escape their own texts."""
     import jinja2
 
@@ -46,7 +46,7 @@ def render(verdict: dict[str, Any], *, lang: str) -> str:
     world.filters |= {"number": wording.number, "interval": wording.interval, "megabytes": wording.megabytes, "clean": wording.clean,
                       "duration": wording.duration, "packed": lambda text: wording.text_of(text, lang)}
     css = jinja2.utils.markupsafe.Markup((_HERE / "page.css").read_text(encoding="utf-8"))
-    return world.get_template("page.html").render(view(verdict, say, jinja2.utils.markupsafe.Markup), say=say, lang=lang, css=css)
+    return world.get_template("summary.html" if summary else "page.html").render(view(verdict, say, jinja2.utils.markupsafe.Markup), say=say, lang=lang, css=css)
 
 
 Say = Callable[..., str]
@@ -66,8 +66,12 @@ def view(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> dic
         "metrics": [say(wording.METRICS.get(m, Text("{name}", {"name": m}))) for m in kinds],
         "rows": [_row(row, verdict, kinds, done, say, markup) for row in done],
         "priced": any(row["cost"].get("money_per_row") for row in done),
-        "absent": _absent(verdict, say, markup), "front": _front(done, unit, say, markup) if len(done) > 1 else None,
+        "absent": _absent(verdict, say, markup), "front": _front([r for r in done if r["cost"].get("single_row_ms") is not None], unit, say, markup) if len(done) > 1 else None,
         "fits": _fits(verdict, pair, say, markup), "confusions": _confusions(verdict, pair, say),
+        "findings": sections.findings(verdict, say), "learning": sections.learning(verdict, by_name, unit, say, markup),
+        "slices": sections.slices(verdict, say), "ablations": sections.ablations(verdict, say),
+        "threshold": sections.threshold(verdict, unit, say, markup), "seeds": sections.seeds(done),
+        "provenance": sections.provenance(verdict, wording.command(verdict), say), "winner": by_name.get(verdict["winner"]),
         "losses": _losses(done, say, markup), "columns": _columns(verdict, say), "classes": _shared(verdict["classes"] or []),
         "languages": {k: say(t) for k, t in wording.LANGUAGES.items()},
         "rungs": [{"mark": markup(charts.mark({"rung": r})), "name": say(t)} for r, t in wording.RUNGS.items()
@@ -138,13 +142,17 @@ def _row(row: dict[str, Any], verdict: dict[str, Any], kinds: tuple[str, ...], d
         "gain_ends": wording.interval(gain["low"], gain["high"], sign=True) if gain else "",
         "p": wording.p_value(against["p_holm"]) if against else wording.DASH,
         "rows_used": f"{row['rows_used']:,}", "fewer": row["rows_used"] < row["train_rows"], "fit": wording.duration(cost["fit_s"]),
-        "latency": wording.duration(cost["single_row_ms"] / 1000), "latency_p95": wording.duration(cost["single_row_p95_ms"] / 1000),
+        "latency": _milliseconds(cost.get("single_row_ms")), "latency_p95": _milliseconds(cost.get("single_row_p95_ms")),
         "batch": wording.duration(cost["predict_s_per_row"]), "peak": wording.megabytes(cost["peak_mb"]),
         "artefact": wording.megabytes(cost["artefact_mb"]), "energy": wording.energy(cost["energy_wh"]),
         "energy_kind": say("measured") if cost.get("energy") == "measured" else say("modelled from CPU time"),
         "tokens": wording.number(cost.get("money_per_row"), digits=2), "version": wording.clean(row.get("version") or wording.DASH),
         "source": wording.clean(row.get("source") or wording.DASH), "licence": wording.clean(row.get("licence") or wording.DASH),
     }
+
+
+def _milliseconds(value: float | None) -> str:
+    return wording.DASH if value is None else wording.duration(value / 1000)
 
 
 def _absent(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> list[dict[str, Any]]:

@@ -12,14 +12,14 @@ DASH = "–"
 
 OUTCOMES = {
     "worth_it": say("Worth it"), "not_worth_it": say("Not worth it"), "unknown": say("Not known yet"),
-    "nothing_beats_naive": say("Nothing beats naive"),
+    "nothing_beats_naive": say("Nothing beats naive"), "not_a_result": say("Not a result"),
 }
 RUNGS = {
     "naive": say("naive"), "classical": say("classical"), "scratch": say("network from scratch"), "pretrained": say("pre-trained"),
-    "llm": say("language model"),
+    "llm": say("language model"), "external": say("external model"),
 }
 SHORT = {  # where a table is narrow
-    "naive": say("naive"), "classical": say("classical"), "scratch": say("scratch"), "pretrained": say("pre-trained"), "llm": say("LLM"),
+    "naive": say("naive"), "classical": say("classical"), "scratch": say("scratch"), "pretrained": say("pre-trained"), "llm": say("LLM"), "external": say("external"),
 }
 STATUSES = {"refused": say("did not take part"), "failed": say("failed"), "removed": say("removed by a limit")}
 KINDS = {"number": say("number"), "category": say("category"), "text": say("text"), "time": say("time"), "id": say("id, not read")}
@@ -158,7 +158,7 @@ def loss_unit(verdict: dict[str, Any]) -> Text:
 _FLAGS = {
     "task": "--task", "loss": "--loss", "group": "--group", "time_column": "--time-column", "split": "--split", "folds": "--folds",
     "test_rows": "--test-rows", "requests_per_month": "--requests", "artefact_mb": "--size", "margin": "--margin", "encoder": "--encoder",
-    "prices": "--prices", "seed": "--seed",
+    "prices": "--prices", "seed": "--seed", "work": "--work", "query": "--query",
 }
 
 
@@ -167,7 +167,8 @@ def command(verdict: dict[str, Any]) -> str:
     if verdict.get("command"):
         return str(verdict["command"])
     case = verdict["case"]
-    parts = ["assay", "run", case.get("data") or "DATA.csv", "--target", case["target"], "--time", f"{_bare(case['time_s'])}s"]
+    parts = ["assay", "run", case.get("data") or "DATA.csv", "--target", case["target"]]
+    parts += [] if case.get("work") else ["--time", f"{_bare(case['time_s'])}s"]
     parts += ["--memory", f"{_bare(case['memory_mb'])}M"]
     for key, flag in _FLAGS.items():
         if case.get(key) not in (None, "", []):
@@ -187,11 +188,13 @@ def command(verdict: dict[str, Any]) -> str:
             parts += ["--llm-price", f"{case['llm_price_in']:g}", f"{case.get('llm_price_out') or 0:g}"]
     for flag, key in (("--offline", "offline"), ("--explainable", "explainable"), ("--drop-missing-target", "drop_missing_target")):
         parts += [flag] if case.get(key) else []
-    for flag, key in (("--only", "candidates"), ("--without", "without")):
+    parts += ["--no-tune"] if case.get("tune") is False else []
+    for flag, key in (("--only", "candidates"), ("--without", "without"), ("--drop", "drop"), ("--external", "external")):
         for name in case.get(key) or ():
             parts += [flag, name]
-    for name, kind in (case.get("kinds") or {}).items():
-        parts += ["--kind", f"{name}={kind}"]
+    for flag, key in (("--kind", "kinds"), ("--weights", "weights"), ("--external-price", "external_price")):
+        for name, value in (case.get(key) or {}).items():
+            parts += [flag, f"{name}={_bare(value)}"]
     return shlex.join(str(part) for part in parts)
 
 
