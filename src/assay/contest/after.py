@@ -170,4 +170,4 @@ def _affordable(arena: Arena, blank: Trial, expected_s: float, *, needs: dict[st
     if not arena.case.work and 1.2 * expected_s + 0.2 > spare * left:
         return None
     part = min(left, 1.5 * expected_s + 0.5)
-    return arena.play(blank, needs=needs, part=part, limit=left if arena.case.work else min(left, 2 * part), **job)  # type: ignore[arg-type]
+    return arena.play(blank, needs=needs, part=part, limit=left if arena.case.work else min(left, max(2 * part, part + 3.0)), **job)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text as Styled
 
-STYLES = {"worth_it": "bold green", "not_worth_it": "bold red", "unknown": "bold yellow", "nothing_beats_naive": "bold"}
+STYLES = {"worth_it": "bold green", "not_worth_it": "bold red", "unknown": "bold yellow", "not_a_result": "bold red", "nothing_beats_naive": "bold"}
 WIDEST = 100
 _BAR = 24
 _WIDE = "\u2e80-\u9fff\uf900-\uffef"
