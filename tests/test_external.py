@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from llm_stub import stubbed
 
+import assay
 from assay.case import Case
 from assay.checks import check_candidate
 from assay.data.dataset import Dataset
@@ -177,6 +178,12 @@ def test_what_is_wrong_with_a_file_is_one_sentence(place, cancer, tmp_path, what
         played(cancer, str(file), tmp_path)
 
 
+def test_a_file_that_ends_early_is_noticed_even_if_nobody_knows_how_long_the_data_are(place, cancer, tmp_path):
+    pl.read_csv(place / "strong.csv").drop("patient_id").head(400).write_csv(tmp_path / "answers.csv")
+    with pytest.raises(InputError, match="ends after 400 rows; the data has at least 569"):
+        played(cancer, str(tmp_path / "answers.csv"), tmp_path, rows=None)
+
+
 def test_a_file_in_another_order_is_noticed_by_the_columns_that_both_have(place, cancer, tmp_path):
     wrong = pl.read_csv(place / "cancer.csv").drop("patient_id").with_columns(prediction=pl.col("diagnosis")).reverse()
     wrong.write_csv(tmp_path / "answers.csv")
@@ -271,6 +278,7 @@ def test_a_model_that_knows_the_training_rows_by_heart_is_found_out_and_an_hones
     honest = rng.exponential(0.3, 1000)
     assert flatters(rng.exponential(0.02, 200), honest)
     assert not any(flatters(rng.exponential(0.3, 200), rng.exponential(0.3, 200)) for _ in range(300))
+    assert not any(flatters(rng.exponential(0.3, 12), rng.exponential(0.3, 12)) for _ in range(300))  # a factor of 1.5 is nothing yet
 
 
 # ---- a program
@@ -430,7 +438,7 @@ def served(body: dict, shape: str = "probabilities") -> list:
     for row in body["rows"]:
         value = row.get("worst_radius", row.get("weight", row.get("size")))
         p = 0.3 if value is None else min(0.99, max(0.01, (float(value) - 10) / 14))
-        out.append({"benign": 1 - p, "malignant": p} if shape == "probabilities" else "malignant" if p > 0.5 else "benign")
+        out.append([1 - p, p] if shape == "lists" else {"benign": 1 - p, "malignant": p} if shape == "probabilities" else "malignant" if p > 0.5 else "benign")
     return out
 
 
@@ -438,18 +446,18 @@ def ok(answers) -> tuple[int, dict, bytes]:
     return 200, {}, json.dumps({"answers": answers}).encode()
 
 
-@pytest.mark.parametrize("shape", ["probabilities", "labels"])
+@pytest.mark.parametrize("shape", ["probabilities", "labels", "lists"])
 def test_a_model_behind_an_address_is_judged(cancer, tmp_path, shape):
     with stubbed(lambda body, n: ok(served(body, shape))) as server:
         loss, model, _ = played(cancer, f"{server.url}/v1/predict", tmp_path, price=0.5)
     assert loss < 0.45
-    assert model.facts["answers"] == shape
+    assert model.facts["answers"] == ("labels" if shape == "labels" else "probabilities")
     assert model.facts["latency_ms"] > 0
     assert server.headers[0]["path"] == "/v1/predict"
     assert "diagnosis" not in server.bodies[0]["rows"][0]
     assert "patient_id" not in server.bodies[0]["rows"][0]
     assert max(len(b["rows"]) for b in server.bodies) > 1
-    asked_by_fit = 8 if shape == "probabilities" else 208
+    asked_by_fit = 208 if shape == "labels" else 8
     assert sum(len(b["rows"]) for b in server.bodies) == asked_by_fit + 2 * len(TEST)
     assert model.facts["money"] == 0.5 * (asked_by_fit + len(TEST))
 
@@ -485,6 +493,18 @@ def test_the_key_goes_out_as_bearer_and_is_nowhere_else(cancer, tmp_path, monkey
     monkeypatch.setenv("ASSAY_EXTERNAL_KEY", "s3\ncret")
     with stubbed(lambda body, n: ok(served(body))) as server, pytest.raises(EndpointError, match="such as a line break"):
         played(cancer, server.url, tmp_path)
+
+
+def test_nobody_gets_the_key_of_somebody_else(cancer, monkeypatch):
+    case = Case(target="diagnosis", external=("a=https://a.example/x", "b-2=https://b.example/x", "c=https://a.example/y"))
+    keys = [params["keys"] for _, params in external.instances(case, cancer.schema)]
+    assert keys == [["ASSAY_EXTERNAL_KEY_A"], ["ASSAY_EXTERNAL_KEY_B_2"], ["ASSAY_EXTERNAL_KEY_C"]]
+    alone = external.instances(replace(case, external=case.external[:1]), cancer.schema)
+    assert alone[0][1]["keys"] == ["ASSAY_EXTERNAL_KEY_A", "ASSAY_EXTERNAL_KEY"]
+    monkeypatch.setenv("ASSAY_EXTERNAL_KEY", "s3cret")
+    with stubbed(lambda body, n: ok(served(body))) as server:
+        built(cancer, Classify.of(cancer), server.url, keys=keys[0]).fit(cancer.take(TRAIN), seed=0, budget=Budget())
+        assert not any("Authorization" in h for h in server.headers)
 
 
 UNWILLING = {
@@ -565,6 +585,24 @@ def test_one_card_brings_every_model_of_the_case_with_its_price(place, cancer):
     assert external.prepare(Case(target="diagnosis"), cancer.schema) != {}
     with pytest.raises(InputError, match="no model of yours is called so"):
         external.instances(replace(case, external_price={"c": 1.0}), cancer.schema)
+
+
+# ---- the whole contest
+
+
+@pytest.mark.parametrize(("specs", "outcomes"), [(("strong", "weak"), {"worth_it"}), (("weak",), {"nothing_beats_naive", "unknown", "not_worth_it"})])
+def test_the_referee_tells_a_strong_model_of_somebody_else_from_a_weak_one(place, tmp_path, specs, outcomes):
+    run = assay.run(place / "cancer.csv", target="diagnosis", work=1, folds=1, candidates=["naive"], external=[str(place / f"{s}.csv") for s in specs],
+                    external_price={specs[0]: 0.002}, out=tmp_path / "run")
+    board = {row["candidate"]: row for row in run.verdict.scoreboard}
+    assert run.verdict.outcome in outcomes
+    assert [board[s]["status"] for s in specs] == ["done"] * len(specs)
+    assert board[specs[0]]["cost"]["money_per_row"] == 0.002
+    assert board[specs[0]]["cost"]["single_row_ms"] is None
+    assert run.verdict.packed == "naive"  # answers cannot be handed over
+    if "strong" in specs:
+        assert (run.verdict.winner, run.verdict.large) == ("strong", "strong")
+        assert board["weak"]["against_winner"]["p_holm"] < 0.01
 
 
 # ---- AutoGluon, where it is

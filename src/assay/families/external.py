@@ -20,7 +20,7 @@ from assay.case import Case
 from assay.data.dataset import Dataset, Schema
 from assay.data.external import command
 from assay.data.external.answers import Answers, label_texts, table_of, understood
-from assay.data.external.endpoint import Address, Endpoint
+from assay.data.external.endpoint import Address, Endpoint, key_variables
 from assay.data.external.predictions import Predictions, rows_of
 from assay.data.external.spec import autogluon_words, entries
 from assay.data.split import holdout
@@ -39,7 +39,7 @@ _asked_for: set[str] = set()  # programs and addresses that were named in this p
 
 class External(Model):
     """params: kind (file, command, endpoint, autogluon) with path, command, url, or folder and python; price (money a row);
-    rows (of the data file, for a file of answers); online (whether it needs a network).
+    rows (of the data file, for a file of answers); keys (environment variables, for an address); online (whether it needs a network).
 
     facts: answers (labels, probabilities, amounts), matched_by, agreement (share of training rows that the labels get right),
     learnt_rows, ready (it was finished before this run, so it may have seen the rows), latency_ms (None where it is not
@@ -136,7 +136,7 @@ class External(Model):
 
     def _from_endpoint(self, asked: Dataset, _: Dataset | None) -> Answers:
         url = self.params["url"]
-        model = Endpoint(url, timeout_s=min(60.0, max(2.0, self.limits.seconds / 3)))
+        model = Endpoint(url, keys=self.params.get("keys"), timeout_s=min(60.0, max(2.0, self.limits.seconds / 3)))
         source = say("The model at {host}", host=Address.of(url).host)
         until = time.monotonic() + self.limits.seconds if math.isfinite(self.limits.seconds) else math.inf
         try:
@@ -304,7 +304,14 @@ def _instances(case: Case, schema: Schema) -> list[tuple[str, dict[str, Any]]]:
         if not 0 <= float(price) < math.inf:
             raise InputError("The price of '{name}', {price} a row, is no amount of money.", name=name, price=str(price))
     rows = rows_of(case.data) if any(params["kind"] == "file" for _, params in found) else None
-    return [(name, params | {"price": case.external_price.get(name)} | ({"rows": rows} if params["kind"] == "file" else {})) for name, params in found]
+    alone = len({Address.of(params["url"]).host for _, params in found if params["kind"] == "endpoint"}) == 1
+    for name, params in found:
+        params["price"] = case.external_price.get(name)
+        if params["kind"] == "file":
+            params["rows"] = rows
+        elif params["kind"] == "endpoint":
+            params["keys"] = key_variables(name, alone=alone)
+    return found
 
 
 def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:

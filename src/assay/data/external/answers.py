@@ -282,11 +282,14 @@ def _with_sureness(said: Answers, cells: pl.Series, labels: tuple[str, ...], sou
 def table_of(answers: list[Any], labels: tuple[str, ...] | None) -> pl.DataFrame:
     """Answers as a server sends them, one a row: 'label', 1.5, {label: probability}, or {'answer': ..., 'p(label)': ...}.
 
-    A class that {label: probability} leaves out has probability 0; nested objects are opened.
+    A class that {label: probability} leaves out has probability 0; nested objects are opened. A list of as many numbers as
+    there are classes is taken in the order of the sorted labels, as `predict_proba` has them.
     """
     rows: list[dict[str, Any]] = []
     for answer in answers:
         row: dict[str, Any] = {}
+        if isinstance(answer, list) and len(answer) == len(labels or ()):
+            answer = dict(zip(labels or (), answer, strict=True))
         for key, value in answer.items() if isinstance(answer, dict) else [("answer", answer)]:
             row |= {str(k): v for k, v in value.items()} if isinstance(value, dict) else {str(key): value}
         rows.append(row)

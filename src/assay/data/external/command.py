@@ -27,7 +27,7 @@ from assay.words import Text, say
 HOLES = ("train", "asked", "answers", "seconds", "threads", "seed")
 SUFFIXES = {"train": ("csv", "parquet"), "asked": ("csv", "parquet"), "answers": ("csv", "parquet", "jsonl")}
 MOST_S = 3600.0  # where a run has no clock at all
-KEYS = re.compile(r"ASSAY_\w*KEY")  # assay's own keys are none of a stranger's business
+KEYS = re.compile(r"ASSAY_\w*KEY\w*")  # assay's own keys are none of a stranger's business
 _HOLE = re.compile(r"\{(\w+)(?:\.(\w+))?\}")
 
 

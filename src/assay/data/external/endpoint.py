@@ -1,7 +1,7 @@
 """A model behind an address: POST {"rows": [{column: value}, ...]}, and {"answers": [...]} comes back, one a row in order.
 
 Patient and bounded: requests in batches, some at once, sent again after 429, 5xx and broken connections, never longer than
-the caller's time. The key is read from ASSAY_EXTERNAL_KEY when a request leaves, and is never stored, logged or shown.
+the caller's time. The key is read from an environment variable when a request leaves, and is never stored, logged or shown.
 Answers are not kept on disk: what stands behind an address may be another model tomorrow.
 """
 
@@ -11,6 +11,7 @@ import http.client
 import ipaddress
 import json
 import os
+import re
 import socket
 import ssl
 import threading
@@ -32,6 +33,13 @@ MOST_BYTES = 32 * 2**20
 ONE_BY_ONE = 20  # of the rows asked, to time single rows; fewer if they take longer than
 ONE_BY_ONE_S = 3.0
 KEY = "ASSAY_EXTERNAL_KEY"
+
+
+def key_variables(name: str, *, alone: bool) -> list[str]:
+    """The environment variables that may hold the key of the model called `name`: its own, and the common one where no other
+    address is asked, so that nobody gets the key of somebody else."""
+    own = f"{KEY}_{re.sub(r'[^A-Z0-9]', '_', name.upper())}"
+    return [own, KEY] if alone else [own]
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,14 @@ class Address:
 
 
 class Endpoint:
-    """ask: answers of rows; `singles_ms` collects how long requests of one row took, `requests` and `rows` count what was sent."""
+    """ask: answers of rows; `singles_ms` collects how long requests of one row took, `requests` and `rows` count what was sent.
 
-    def __init__(self, url: str, *, timeout_s: float = 60.0, parallel: int = PARALLEL, backoff_s: float = BACKOFF_S) -> None:
+    keys: environment variables, the first that is set holds the key.
+    """
+
+    def __init__(self, url: str, *, keys: list[str] | None = None, timeout_s: float = 60.0, parallel: int = PARALLEL,
+                 backoff_s: float = BACKOFF_S) -> None:
+        self.keys = keys or [KEY]
         self.address, self.timeout_s, self.parallel, self.backoff_s = Address.of(url), timeout_s, parallel, backoff_s
         self.singles_ms: list[float] = []
         self.requests, self.rows = 0, 0
@@ -167,7 +180,7 @@ class _Line:
                 if status != 429 and status < 500:
                     raise self._declined(status, headers, content)
                 problem = EndpointError("The model at {host} keeps answering HTTP {status} after {tries} tries: {detail}", host=self.host,
-                                        status=status, tries=attempt, detail=_detail(content))
+                                        status=status, tries=attempt, detail=self._detail(content))
                 if attempt == TRIES:
                     raise problem
                 pause = _retry_after(headers.get("Retry-After"), self.to.backoff_s * 2 ** (attempt - 1))
@@ -184,7 +197,7 @@ class _Line:
         raise AssertionError("the last attempt returns or raises")
 
     def _post(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
-        address, key = self.to.address, _key()
+        address, key = self.to.address, self._key()
         patience = min(self.to.timeout_s, self.until - time.monotonic())
         if patience <= 0:
             raise TimeoutError
@@ -214,29 +227,29 @@ class _Line:
             raise http.client.IncompleteRead(content, reply.length)
         if reply.will_close:
             self.close()
-        return reply.status, reply.headers, content.replace(key.encode(), b"***") if key else content  # some servers quote the key in their error
+        return reply.status, reply.headers, content
 
     def _read(self, content: bytes, rows: int) -> list[Any]:
         try:
             packed = json.loads(content)
         except ValueError:
-            raise EndpointError("The model at {host} answered with something that is not JSON: {detail}", host=self.host, detail=_detail(content)) from None
+            raise EndpointError("The model at {host} answered with something that is not JSON: {detail}", host=self.host, detail=self._detail(content)) from None
         answers = packed.get("answers") if isinstance(packed, dict) else None
         if not isinstance(answers, list):
-            raise EndpointError('The model at {host} answered JSON without a list called "answers": {detail}', host=self.host, detail=_detail(content))
+            raise EndpointError('The model at {host} answered JSON without a list called "answers": {detail}', host=self.host, detail=self._detail(content))
         if len(answers) != rows:
             raise EndpointError("The model at {host} gave {found} answers to {rows} rows.", host=self.host, found=len(answers), rows=rows)
         return answers
 
     def _declined(self, status: int, headers: http.client.HTTPMessage, content: bytes) -> EndpointError:
         if status in (401, 403):
-            return EndpointError("The model at {host} refused the key (HTTP {status}). Put a valid one into the environment variable ASSAY_EXTERNAL_KEY.",
-                                 host=self.host, status=status)
+            return EndpointError("The model at {host} refused the key (HTTP {status}). Put a valid one into the environment variable {variable}.",
+                                 host=self.host, status=status, variable=self.to.keys[-1])
         if 300 <= status < 400:
             place = urlsplit(headers.get("Location", ""))
             return EndpointError("The model at {host} redirects to {target}. Data and key are not sent there: if that is right, give its address.",
                                  host=self.host, target=f"{place.netloc.rpartition('@')[2]}{place.path}"[:100])
-        return EndpointError("The model at {host} refused the rows (HTTP {status}): {detail}", host=self.host, status=status, detail=_detail(content))
+        return EndpointError("The model at {host} refused the rows (HTTP {status}): {detail}", host=self.host, status=status, detail=self._detail(content))
 
     def _late(self) -> EndpointError:
         return EndpointError("The model at {host} did not answer every row in the time there was.", host=self.host)
@@ -250,16 +263,22 @@ class _Line:
         return EndpointError("Cannot connect to the model at {host}:{port}: {error}. Is it running, and is the address right?", host=self.host,
                              port=self.to.address.port, error=reason)
 
+    def _detail(self, content: bytes) -> str:
+        """The message inside an error body, or its beginning, without the key: some servers quote it."""
+        try:
+            packed = json.loads(content)
+            inner = packed.get("error") or packed.get("detail") or packed
+            message = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+        except (ValueError, AttributeError):
+            message = content.decode("utf-8", "replace")
+        key = self._key()
+        return " ".join((message.replace(key, "***") if key else message).split())[:300]
 
-def _detail(content: bytes) -> str:
-    """The message inside an error body, or its beginning."""
-    try:
-        packed = json.loads(content)
-        inner = packed.get("error") or packed.get("detail") or packed
-        message = inner.get("message", inner) if isinstance(inner, dict) else inner
-    except (ValueError, AttributeError):
-        message = content.decode("utf-8", "replace")
-    return " ".join(str(message).split())[:300]
+    def _key(self) -> str:
+        name, key = next(((name, key) for name in self.to.keys if (key := os.environ.get(name, "").strip())), ("", ""))
+        if not (key.isascii() and key.isprintable()):  # http.client would show it in its own complaint
+            raise EndpointError("The environment variable {variable} holds characters that no key has, such as a line break.", variable=name)
+        return key
 
 
 def _retry_after(header: str | None, otherwise: float) -> float:
@@ -274,10 +293,3 @@ def _retry_after(header: str | None, otherwise: float) -> float:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return otherwise
-
-
-def _key() -> str:
-    key = os.environ.get(KEY, "").strip()
-    if not (key.isascii() and key.isprintable()):  # http.client would show it in its own complaint
-        raise EndpointError("The environment variable ASSAY_EXTERNAL_KEY holds characters that no key has, such as a line break.")
-    return key

@@ -72,9 +72,10 @@ class Predictions:
             numbers = asked.rows
             rows = np.where(numbers < len(self.answers), numbers, -1)
             return self.answers.take(rows).complete(self.source, lambda at: say("row {row:,}", row=int(numbers[at]) + 1))
-        places = {key: at for at, key in enumerate(self.keys.to_list()) if key is not None}
-        ids = asked.frame[self.by].to_list()
-        rows = np.array([places.get(i, -1) for i in ids], dtype=np.int64)
+        ids = asked.frame[self.by]
+        places = pl.DataFrame({"key": self.keys}).with_row_index("at")
+        found = pl.DataFrame({"key": ids}).join(places, on="key", how="left", maintain_order="left")["at"]
+        rows = found.cast(pl.Int64).fill_null(-1).to_numpy()
         return self.answers.take(rows).complete(self.source, lambda at: f"{self.by} {ids[at]}")
 
     def dump(self, path: Path) -> None:
