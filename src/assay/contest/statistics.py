@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,8 +51,9 @@ class Bootstrap:
         self.drawn = {name: (weights @ sums[:, k].astype(np.float32)) / totals for k, name in enumerate(self.names)}
 
     def of(self, name: str) -> Interval:
-        """The mean loss of one candidate."""
-        return self._interval(self.mean[name], self.drawn[name])
+        """The mean loss of one candidate; its interval ends where losses end, at zero."""
+        own = self._interval(self.mean[name], self.drawn[name])
+        return replace(own, low=max(own.low, 0.0)) if own.value >= 0 else own
 
     def gain(self, small: str, large: str, *, less: float = 0.0, seeds: np.ndarray | None = None) -> Interval:
         """Loss of `small` minus loss of `large`, minus `less` (an extra cost a row): above zero, the large one pays.

@@ -88,7 +88,7 @@ def _effect(verdict: dict[str, Any], rows: dict[str, Any], unit: str, say: Say, 
     tried = verdict["sentence"]["values"].get("best") if verdict["outcome"] == "nothing_beats_naive" else None
     if tried in rows and rows[tried].get("gain_over_naive"):
         value, against = rows[tried]["gain_over_naive"] | {"margin": 0.0}, (tried, verdict["naive"])
-    elif verdict["effect"]:
+    elif verdict["effect"] and verdict["outcome"] != "not_a_result":
         value, against = verdict["effect"], (verdict["large"], verdict["small"])
     else:
         return None
