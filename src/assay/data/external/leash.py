@@ -1,8 +1,8 @@
 """Run one program and answer for everything it starts: at the end of its time, none of it is left.
 
 Executed by path in a process of its own (standard library only, nothing of assay is imported). It adopts every orphan of
-the program (Linux: PR_SET_CHILD_SUBREAPER), so a daemon cannot slip away; and if its own parent is killed, the kernel tells
-it so (PR_SET_PDEATHSIG), and it ends the program and removes the folder with the rows.
+the program (Linux: PR_SET_CHILD_SUBREAPER), so a daemon cannot slip away; and if its own parent is killed, it ends the
+program all the same and removes the folder with the rows.
 
 Call: leash.py PARENT_PID SECONDS MEMORY_MB FOLDER PROGRAM [ARGUMENT ...]. The program's standard error is this one's; what
 became of it is one line of JSON on standard output: how (ended, time, memory, absent, alone), status, seconds, peak_mb.
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-_PDEATHSIG, _SUBREAPER = 1, 36  # <linux/prctl.h>
+_SUBREAPER = 36  # <linux/prctl.h>
 _LOOK_S = 0.02
 _MEMORY_EVERY = 10  # looks; a look at all processes takes some milliseconds
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -31,14 +31,13 @@ def main(parent: int, seconds: float, memory_mb: float, folder: str, command: li
     signal.signal(signal.SIGTERM, lambda number, _: alone.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prctl(_SUBREAPER, 1)
-    _prctl(_PDEATHSIG, signal.SIGTERM)
     started, how, peak, looks = time.monotonic(), "ended", 0.0, 0
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         return {"how": "absent", "status": error.errno, "detail": error.strerror, "seconds": 0.0, "peak_mb": 0.0}
     while child.poll() is None:
-        if alone or os.getppid() != parent:  # the second: it died before the kernel was asked to tell
+        if alone or os.getppid() != parent:  # asked to stop, or the one who would ask is dead
             how = "alone"
         elif time.monotonic() - started > seconds:
             how = "time"
