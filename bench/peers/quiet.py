@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 GROUP = Path("/sys/fs/cgroup/cpu/assay-bench")
+PAUSE_S = 20.0  # a gap between two looks at the clock, 0.2 s apart when nothing is wrong
 SHARES = 65536  # against 1,024 of each other session: about 90 % of a machine on which eight others compute
 
 
@@ -36,16 +37,25 @@ def busy_s() -> float:
 
 
 def timed(command: list[str], log: Path, limit_s: float, folder: Path) -> dict:
-    """Run to the end. -> code, wall_s, cpu_s (its own), others_cpu_s (everybody else's meanwhile), load_before, load_after."""
+    """Run to the end. -> code, wall_s, cpu_s (its own), others_cpu_s (everybody else's meanwhile), load_before, load_after.
+
+    Somebody may stop this bench (kill -STOP) and continue it later: the run that was under the clock is then ended, code -9, because
+    its budget went by while it stood still.
+    """
     before, busy, load, start = resource.getrusage(resource.RUSAGE_CHILDREN), busy_s(), os.getloadavg()[0], time.perf_counter()
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, preexec_fn=first, start_new_session=True)
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
-            code = -9
+        paused, seen = 0.0, start
+        while (code := process.poll()) is None:
+            time.sleep(0.2)
+            now = time.perf_counter()
+            paused, seen = max(paused, now - seen), now
+            if now - start > limit_s or paused > PAUSE_S:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)
+                process.wait()
+                code = -9
+                break
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"code": code, "wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "others_cpu_s": round(max(busy_s() - busy - cpu, 0.0), 2),
