@@ -146,6 +146,16 @@ def test_labels_are_worth_what_training_rows_say(place, cancer, tmp_path):
     assert model.facts["learnt_rows"] == len(TRAIN)
 
 
+@pytest.mark.parametrize(("loss", "keeps"), [("error", True), ("log", False)])
+def test_where_errors_are_counted_a_label_stays_what_was_said_even_if_it_is_mostly_wrong(cancer, tmp_path, loss, keeps):
+    harsh = np.random.default_rng(0).random(569) < 0.9
+    said = np.where((cancer.frame["diagnosis"].to_numpy() == "malignant") | harsh, "malignant", "benign")  # of the first, most are benign
+    pl.DataFrame({"prediction": said}).write_csv(tmp_path / "harsh.csv")
+    task = Classify.of(cancer, loss=loss)
+    loss, _, answers = played(cancer, str(tmp_path / "harsh.csv"), tmp_path, task=task)
+    assert (np.array(task.classes)[answers.argmax(axis=1)] == said[TEST]).all() == keeps
+
+
 def test_a_price_and_an_unknown_latency_stand_in_the_facts(place, cancer, tmp_path):
     _, model, _ = played(cancer, str(place / "strong.csv"), tmp_path, price=0.002)
     assert model.facts["money_per_row"] == 0.002

@@ -320,5 +320,5 @@ def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
 
 external = Candidate(
     name="external", rung="external", tasks=("classify", "regress"), build=External, prepare=_prepare, instances=_instances,
-    reads=("number", "category", "text", "time"), share=4.0, source="docs/external.md", licence="that of the model", version="1",
+    reads=("number", "category", "text", "time"), share=4.0, valid_rows=1000, source="docs/external.md", licence="that of the model", version="1",
 )
