@@ -129,7 +129,10 @@ def learning_curve(points: Sequence[Point], clusters: np.ndarray, *, confidence:
         return Curve(sizes, size_means, measured, {}, confidence, reason=reason)
     least = positive.mean() / (2 * len(clusters))  # no loss on n rows is taken for half a loss
     rows = np.array([p.rows for p in points], dtype=np.float64)
-    after = posterior(rows, np.log(np.maximum(drawn, least)), seed=(seed, salt), noise=noise)
+    # other test rows would lift or lower the curve as they do its last point; what they do to single sizes is part of the residuals already
+    last = of_size[:, -1]
+    shift = np.log(np.maximum(drawn @ last, least)) - np.log(max(float(means @ last), least))
+    after = posterior(rows, np.log(np.maximum(means, least)), shift, seed=(seed, salt), noise=noise)
     return Curve(sizes, size_means, measured, after.laws(), confidence, _notes(sizes, drawn @ of_size, confidence, noise, seed), None, after)
 
 

@@ -4,7 +4,8 @@ A shape is a loss relative to the loss at the largest measured size m: h(r) at r
 rising. Every shape is `floor + (1 - floor) * g(r)`, where g is one of the laws of the learning-curve literature
 (Domhan et al. 2015, IJCAI; Mohr et al. 2022, LCDB; Viering & Loog 2021, arXiv:2103.10948) at fixed parameters, and
 `floor` is the share of today's loss that no number of rows removes. So a curve has one free number, its level, and
-four measured sizes can weigh some hundred shapes against each other without overfitting any of them.
+four measured sizes can weigh some hundred shapes against each other without overfitting any of them. The exponential law
+is left out: curves over rows do not follow it, and the forecasts of 67 data sets were better without it.
 """
 
 from __future__ import annotations
@@ -32,17 +33,16 @@ class Law:
 
 
 # The prior weights of the laws and of the floors come from bench/curves.py, see docs/calibration.md.
-FLOORS = {0.0: 0.163, 0.25: 0.156, 0.5: 0.168, 0.7: 0.108, 0.85: 0.179, 0.95: 0.225}
+FLOORS = {0.0: 0.162, 0.25: 0.166, 0.5: 0.148, 0.7: 0.109, 0.85: 0.198, 0.95: 0.216}
 _ALONE = [(c,) for c in (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)]
 LAWS = (
-    Law("constant", lambda r: np.ones_like(r), ((),), False, 0.038),
-    Law("power", lambda r, c: r**-c, tuple(_ALONE), True, 0.235),
-    Law("shifted power", lambda r, c, d: ((r + d) / (1 + d)) ** -c, tuple(product((0.5, 1.0, 2.0, 4.0), (0.1, 0.4, 1.5))), True, 0.134),
-    Law("exponential", lambda r, k: np.exp((1 - r) / k), tuple((k,) for k in (0.15, 0.3, 0.6, 1.2, 2.5)), True, 0.051),
-    Law("logarithm", lambda r, s: np.maximum(1 - s * np.log(r), LOWEST), tuple((s,) for s in (0.02, 0.05, 0.1, 0.2, 0.4)), False, 0.059),
-    Law("inverse logarithm", lambda r, c: np.log1p(c) / np.log1p(c * r), ((10.0,), (100.0,), (1000.0,)), True, 0.289),
-    Law("MMF", lambda r, d, s: (1 + s) / (1 + s * r**d), tuple(product((0.7, 1.5, 3.0), (0.3, 1.0, 3.0))), True, 0.064),
-    Law("vapor pressure", lambda r, b, c: np.exp(b * (1 / r - 1)) * r**-c, tuple(product((0.02, 0.06, 0.2), (0.0, 0.1, 0.3))), True, 0.130),
+    Law("constant", lambda r: np.ones_like(r), ((),), False, 0.036),
+    Law("power", lambda r, c: r**-c, tuple(_ALONE), True, 0.210),
+    Law("shifted power", lambda r, c, d: ((r + d) / (1 + d)) ** -c, tuple(product((0.5, 1.0, 2.0, 4.0), (0.1, 0.4, 1.5))), True, 0.165),
+    Law("logarithm", lambda r, s: np.maximum(1 - s * np.log(r), LOWEST), tuple((s,) for s in (0.02, 0.05, 0.1, 0.2, 0.4)), False, 0.080),
+    Law("inverse logarithm", lambda r, c: np.log1p(c) / np.log1p(c * r), ((10.0,), (100.0,), (1000.0,)), True, 0.313),
+    Law("MMF", lambda r, d, s: (1 + s) / (1 + s * r**d), tuple(product((0.7, 1.5, 3.0), (0.3, 1.0, 3.0))), True, 0.076),
+    Law("vapor pressure", lambda r, b, c: np.exp(b * (1 / r - 1)) * r**-c, tuple(product((0.02, 0.06, 0.2), (0.0, 0.1, 0.3))), True, 0.120),
 )
 
 
@@ -66,7 +66,7 @@ class Noise:
         return self.seed * (np.asarray(rows, dtype=np.float64) / 1000) ** -self.fade
 
 
-NOISE = Noise(seed=0.022, trust=1.0, fade=0.79, drift=0.22)
+NOISE = Noise(seed=0.022, trust=1.0, fade=0.82, drift=0.21)
 TRAINING = NOISE  # for seconds of training in the place of rows
 
 
@@ -75,7 +75,7 @@ class Posterior:
     """D joint draws of one candidate's curve. shape: (D,) index into `shapes()`. level: (D,) log loss at `rows`.
 
     luck: (D,) log deviation of one single fit at `rows`. drift: (D,) log deviation from the law one doubling beyond, see `Noise`.
-    weights: (K,) mean weight of each shape.
+    weights: (K,) weight of each shape.
     """
 
     rows: float
@@ -124,31 +124,28 @@ def log_shapes(ratio: np.ndarray) -> np.ndarray:
     return np.log(np.stack([s.floor + (1 - s.floor) * s.law.curve(ratio, *s.params) for s in shapes()]))
 
 
-def posterior(rows: np.ndarray, logs: np.ndarray, *, seed: Sequence[int], noise: Noise = NOISE) -> Posterior:
-    """What the measured sizes say, draw by draw.
+def posterior(rows: np.ndarray, logs: np.ndarray, shift: np.ndarray, *, seed: Sequence[int], noise: Noise = NOISE) -> Posterior:
+    """What the measured sizes say, in as many draws as `shift` has.
 
-    rows: (P,) the size of each measured point (a size comes once for each seed). logs: (D, P) log mean losses, one row
-    for each draw of the test rows. Conjugate: with level flat and variance inverse gamma, the evidence of a shape is a
-    Student t in its squared residuals, so that a law which misses the points loses weight by how far others miss them.
+    rows: (P,) the size of each measured point (a size comes once for each seed). logs: (P,) log mean losses. shift: (D,)
+    how far, in log loss, other test rows would lift or lower the whole curve. Conjugate: with level flat and variance
+    inverse gamma, the evidence of a shape is a Student t in its squared residuals, so that a law which misses the points
+    loses weight by how far the others miss them, and points that no law meets leave all of them in play.
     """
     rng = np.random.default_rng(list(seed))
-    draws, most = len(logs), float(rows.max())
+    draws, most = len(shift), float(rows.max())
     weight = (rows / most) ** (2 * noise.fade)  # precision relative to a fit at the largest size
     share = weight / weight.sum()
     shape = log_shapes(rows / most)
-    off = shape - (shape @ share)[:, None]
-    seen = logs - (logs @ share)[:, None]
-    squares = (seen**2 @ weight)[:, None] - 2 * (seen * weight) @ off.T + (off**2 @ weight)[None, :]
-    squares = np.maximum(squares, 0.0) + noise.trust * float(noise.of_size(np.array(most))) ** 2
+    level = logs @ share - shape @ share
+    squares = (logs - level[:, None] - shape) ** 2 @ weight + noise.trust * float(noise.of_size(np.array(most))) ** 2
     freedom = noise.trust + len(rows) - 1
-    prior = np.array([s.prior for s in shapes()])
-    evidence = np.log(prior)[None, :] - freedom / 2 * np.log(squares)
-    evidence = np.exp(evidence - evidence.max(axis=1, keepdims=True))
-    evidence /= evidence.sum(axis=1, keepdims=True)
-    picked = np.minimum((evidence.cumsum(axis=1) < rng.random((draws, 1))).sum(axis=1), len(prior) - 1)
-    one = np.arange(draws)
-    spread = np.sqrt(squares[one, picked] / rng.chisquare(freedom, draws))
-    level = logs @ share - (shape @ share)[picked] + rng.standard_normal(draws) * spread / np.sqrt(weight.sum())
-    doubling = np.abs(logs[:, rows == rows.min()].mean(axis=1) - logs[:, rows == most].mean(axis=1)) / np.log2(most / rows.min())
-    drift = noise.drift * doubling * rng.standard_normal(draws)
-    return Posterior(most, picked, level, spread * rng.standard_normal(draws), drift, evidence.mean(axis=0), noise)
+    evidence = np.log([s.prior for s in shapes()]) - freedom / 2 * np.log(squares)
+    evidence = np.exp(evidence - evidence.max())
+    evidence /= evidence.sum()
+    picked = rng.choice(len(evidence), draws, p=evidence)
+    spread = np.sqrt(squares[picked] / rng.chisquare(freedom, draws))
+    doubling = abs(logs[rows == rows.min()].mean() - logs[rows == most].mean()) / np.log2(most / rows.min())
+    return Posterior(rows=most, shape=picked, level=level[picked] + spread * rng.standard_normal(draws) / np.sqrt(weight.sum()) + shift,
+                     luck=spread * rng.standard_normal(draws), drift=noise.drift * doubling * rng.standard_normal(draws),
+                     weights=evidence, noise=noise)
