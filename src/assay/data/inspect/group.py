@@ -14,6 +14,7 @@ from assay.data.inspect.view import Cells, View
 
 ROWS = 4000  # looked at for one candidate column, whole groups where they are small
 MOST_A_GROUP = 80
+IDENTICAL = 0.8  # share of rows whose nearest other row is of the same group
 MOST_NAMED, MOST_UNNAMED = 6, 3  # candidates measured with models; the bound is on work, not on time, so that a busy machine decides the same
 EXACT = 100_000  # rows whose different values are counted; of longer columns they are estimated (HyperLogLog, 2 %)
 MOST_SCREENED = 12  # columns without a telling name of a large table; each costs a pass over it
@@ -40,7 +41,6 @@ class Grouping:
     grouped: float
     t: float
     constant: tuple[str, ...]
-    contiguous: float
     fixed_answer: bool
 
     @property
@@ -50,7 +50,7 @@ class Grouping:
     @property
     def clear(self) -> bool:
         """Enough to change the split. Thresholds: see docs/calibration.md, Findings."""
-        identical = self.neighbour >= 0.8 and self.by_chance <= 0.2
+        identical = self.neighbour >= IDENTICAL and self.by_chance <= 0.2
         if self.alike < 0.05 and self.neighbour - self.by_chance < 0.1:
             return False
         if self.named == 2:
@@ -74,7 +74,7 @@ def groupings(data: Dataset, *, labels: bool, seed: int) -> list[Grouping]:
             some = series.head(5000).drop_nulls()
             if not len(some) or not bool((some == some.round()).all()):
                 continue
-        levels = (series.n_unique() if len(series) <= EXACT else series.approx_n_unique()) - (series.null_count() > 0)
+        levels = (series.n_unique() if len(series) <= EXACT else int(series.approx_n_unique())) - (series.null_count() > 0)  # type: ignore[arg-type]
         if 5 <= levels <= 0.8 * len(data) and series.null_count() <= 0.2 * len(data):
             rank = names_a_unit(name)
             if rank > 0:
@@ -158,6 +158,8 @@ def _measure(view: View, name: str, rank: int, levels: int) -> Grouping:
         near = design(inputs)[1]
         copies = np.unique(near.round(4), axis=0, return_inverse=True)[1].ravel()
         share = float((group[nearest(near, apart=copies)] == group).mean())
+    if rank <= 0 and share < IDENTICAL:  # without a telling name nothing less is enough
+        return Grouping(name, rank, levels, len(view.data) / levels, alike, share, chance, 1.0, 1.0, 0.0, tuple(constant), alike >= 0.99)
     chosen = telling(inputs, y)
     folds = min(5, int(group.max()) + 1)
     dealt = np.empty(group.max() + 1, dtype=np.int64)
@@ -170,10 +172,8 @@ def _measure(view: View, name: str, rank: int, levels: int) -> Grouping:
     errors = [(e**2).sum(axis=1) for e in residual]
     scale = float(((y - y.mean(axis=0)) ** 2).sum(axis=1).mean()) or 1.0
     t = mean_over_groups(errors[1] - errors[0], group)[1]
-    whole = view.data.frame[name]
-    contiguous = float((whole[1:] == whole[:-1]).mean() or 0.0)  # type: ignore[arg-type]
     return Grouping(name, rank, levels, len(view.data) / levels, alike, share, chance, float(errors[0].mean()) / scale, float(errors[1].mean()) / scale, t,
-                    tuple(constant), contiguous, alike >= 0.99)
+                    tuple(constant), alike >= 0.99)
 
 
 def _level(residual: np.ndarray, group: np.ndarray, fold: np.ndarray) -> np.ndarray:

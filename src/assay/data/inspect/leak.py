@@ -45,9 +45,10 @@ def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[l
     others = rest.error([c for c in inputs if c.name not in names], view)
     findings, certain = [], []
     for leak in sorted(suspects, key=lambda leak: leak.error):
-        if not leak.exact and others < max(FAR * leak.error, 0.05):
+        alike = view.labels and named_alike(leak.column, view.data.y.name)
+        if not leak.exact and not alike and others < max(FAR * leak.error, 0.05):
             continue
-        sure = leak.exact or leak.error <= LEAK[view.labels] or (view.labels and named_alike(leak.column, view.data.y.name))
+        sure = leak.exact or alike or leak.error <= LEAK[view.labels]
         if sure:
             certain.append(leak.column)
         findings.append(_finding(leak, "leak" if sure else "warning", others, view))
@@ -87,6 +88,9 @@ def _finding(leak: Leak, level: str, others: float, view: View) -> Finding:
     if leak.exact:
         text = say("'{column}' is the answer itself, in other words or another unit: each of its values goes with one value of '{target}'.",
                    column=leak.column, target=view.data.y.name)
+    elif others < FAR * leak.error:
+        text = say("'{column}' is named like '{target}' and alone leaves {left:.1f} % of the guessing error: the same fact, or one that is known later.",
+                   column=leak.column, target=view.data.y.name, left=100 * leak.error)
     elif view.labels:
         text = say("'{column}' alone leaves {left:.1f} % of the guessing error, all other columns together {others:.0f} %: it gives '{target}' away.",
                    column=leak.column, left=100 * leak.error, others=100 * others, target=view.data.y.name)
