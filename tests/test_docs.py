@@ -123,9 +123,10 @@ def _files(folder: Path) -> None:
     for page, language, name in (("case-file.md", "toml", "case.toml"), ("prices.md", "toml", "my-prices.toml")):
         text = next(b.text for b in blocks(ROOT / "docs" / page) if b.language == language)
         (folder / name).write_text(re.sub(r'^time = .*$', f'time = "{TIME}"', text, flags=re.MULTILINE), encoding="utf-8")
-    for block in blocks(ROOT / "docs" / "add-a-family.md"):
-        if block.file == "assay_centroid.py":
-            (folder / block.file).write_text(block.text, encoding="utf-8")
+    for page in DOCS:
+        for block in blocks(page):
+            if block.file.endswith(".py"):
+                (folder / block.file).write_text(block.text, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

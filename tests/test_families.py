@@ -9,10 +9,11 @@ from assay.families.base import RUNGS, Candidate
 from assay.registry import discover
 
 FOUND = discover("assay.families", Candidate)
-NEEDS_PARAMS = {"llm": "needs an endpoint: tests/test_llm.py", "hf": "needs a folder: tests/test_encoders.py"}
+NEEDS_PARAMS = {"llm": "needs an endpoint: tests/test_llm.py", "hf": "needs a folder: tests/test_encoders.py",
+                "external": "needs a model: tests/test_external.py", "ensemble": "is made of others: tests/test_after.py"}
 
 
-def test_all_five_rungs_are_alive():
+def test_all_six_rungs_are_alive():
     assert {c.rung for c in FOUND.values()} == set(RUNGS)
 
 

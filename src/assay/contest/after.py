@@ -104,7 +104,9 @@ def repeats(arena: Arena, pair: list[Entry], data: Dataset, splits: list[Split])
         for split in range(len(splits)):
             for entry in pair:
                 base = arena.done.get(arena.blank(entry, split).key)
-                if base is None or _affordable(arena, replace(arena.blank(entry, split, repeat=repeat), params=base.params), base.seconds,
+                if base is None or base.facts.get("ready"):
+                    return
+                if _affordable(arena, replace(arena.blank(entry, split, repeat=repeat), params=base.params), base.seconds,
                                                needs=entry.candidate.needs, spare=0.4) is None:
                     return
 
@@ -118,7 +120,7 @@ def curves(arena: Arena, entries: list[Entry], splits: list[Split]) -> None:
                 continue
             for entry in group:
                 base = arena.done.get(arena.blank(entry, 0).key)
-                if base is not None:
+                if base is not None and not base.facts.get("ready"):  # a ready model answers alike, whatever it is shown
                     blank = replace(arena.blank(entry, 0, share=share), params=base.params)
                     _affordable(arena, blank, base.seconds * share + 0.3, needs=entry.candidate.needs)
 

@@ -173,7 +173,7 @@ def _removed(name: str, trials: list[Trial], case: Case) -> Text | None:
             return say("nobody knows how long it takes for one row, and the limit is {limit:g} ms", limit=case.latency_ms)
         if max(measured) > case.latency_ms:
             return say("one row takes {got:.3g} ms (95th percentile), the limit is {limit:g} ms", got=max(measured), limit=case.latency_ms)
-    size = max(t.cost["artefact_mb"] for t in trials)
+    size = max(t.cost["artefact_mb"] or 0.0 for t in trials)
     if case.artefact_mb is not None and size > case.artefact_mb:
         return say("it is {got:.1f} MB large, the limit is {limit:g} MB", got=size, limit=case.artefact_mb)
     return None

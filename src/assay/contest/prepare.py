@@ -95,7 +95,8 @@ def splits_of(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]
     if kind == "group" and data.schema.group:
         folds = min(folds, max(1, data.frame[data.schema.group].n_unique() // 2))
     most = case.test_rows or min(MOST_TEST_ROWS, max(500, int(100 * case.time_s)))
-    if case.llm_url and not case.test_rows:
+    paid = any("://" in spec for spec in case.external)  # by the row, as an LLM is
+    if (case.llm_url or paid) and not case.test_rows:
         most = min(most, 500)
         folds = 1
     parts = splits(data, folds=folds, share=1 / max(folds, 5), seed=case.seed, kind="time" if kind == "order" else kind, test_rows=most,

@@ -80,11 +80,19 @@ def notes_of(compared: dict[str, list[Trial]], every: list[Trial], folds: int, c
         notes.append(say("{names} learnt from fewer rows than there are, to stay in time; all were judged on the same test rows.", names=fewer))
     if large and any(t.facts.get("short_of_time") or t.rows_used < t.train_rows for t in compared[large]):
         notes.append(say("{large} was short of time; a longer --time may change the verdict.", large=large))
+    flattered = [n for n, t in compared.items() if t[0].facts.get("flattered")]
+    if flattered:
+        notes.append(say("{names} answered the rows that teach far better than those that judge; it was probably trained on them, and its validation loss "
+                         "flatters it.", names=flattered))
     lost = sorted({t.candidate for t in every if t.status == "done"} - compared.keys())
     if lost:
         notes.append(say("{names} finished some folds but not all, and could not be compared.", names=lost))
     if case.worth is not None:
         unpriced = [n for n, t in compared.items() if t[0].cost.get("money_per_row", 0.0) is None]
+        bought = [n for n in unpriced if compared[n][0].rung == "external"]
+        unpriced = [n for n in unpriced if n not in bought]
+        if bought:
+            notes.append(say("The answers of {names} have no price, so they count as free: name it with --external-price NAME=PRICE.", names=bought))
         if unpriced:
             notes.append(say("The tokens of {names} have no price, so they count as free: name it with --llm-price IN OUT.", names=unpriced))
         notes.append(say("Running costs use this price table: {source}.", source=prices(case.prices).source))

@@ -106,6 +106,8 @@ def pack(path: str | Path, *, task: Task, candidate: Candidate, params: dict[str
     Raises BudgetError if the disk is full, BundleError if the model wrote files that a bundle does not hold.
     """
     path = Path(path)
+    if candidate.rung == "external":
+        raise BundleError("'{name}' is somebody else's model: it stays where it is, and cannot be packed.", name=candidate.name)
     if not path.parent.is_dir():
         raise InputError("The folder '{folder}' does not exist. Make it, or choose another place for the bundle.", folder=str(path.parent))
     with cache.writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as made:
