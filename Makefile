@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench bench-quality clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,11 @@ test-all: lint $(VENV)/llm.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m compileall -q src
 	$(BIN)/python bench/all.py
+
+# the peers are installed outside the checkout, in $$ASSAY_PEERS or ~/.cache/assay-peers; run it on a machine that does nothing else
+bench-quality: $(VENV)/dev.stamp
+	$(BIN)/python bench/peers/setup.py
+	$(BIN)/python bench/quality.py --splits --peers --assay --score
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info
