@@ -142,17 +142,13 @@ def _row(row: dict[str, Any], verdict: dict[str, Any], kinds: tuple[str, ...], d
         "gain_ends": wording.interval(gain["low"], gain["high"], sign=True) if gain else "",
         "p": wording.p_value(against["p_holm"]) if against else wording.DASH,
         "rows_used": f"{row['rows_used']:,}", "fewer": row["rows_used"] < row["train_rows"], "fit": wording.duration(cost["fit_s"]),
-        "latency": _milliseconds(cost.get("single_row_ms")), "latency_p95": _milliseconds(cost.get("single_row_p95_ms")),
+        "latency": wording.milliseconds(cost.get("single_row_ms")), "latency_p95": wording.milliseconds(cost.get("single_row_p95_ms")),
         "batch": wording.duration(cost["predict_s_per_row"]), "peak": wording.megabytes(cost["peak_mb"]),
         "artefact": wording.megabytes(cost["artefact_mb"]), "energy": wording.energy(cost["energy_wh"]),
         "energy_kind": say("measured") if cost.get("energy") == "measured" else say("modelled from CPU time"),
         "tokens": wording.number(cost.get("money_per_row"), digits=2), "version": wording.clean(row.get("version") or wording.DASH),
         "source": wording.clean(row.get("source") or wording.DASH), "licence": wording.clean(row.get("licence") or wording.DASH),
     }
-
-
-def _milliseconds(value: float | None) -> str:
-    return wording.DASH if value is None else wording.duration(value / 1000)
 
 
 def _absent(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> list[dict[str, Any]]:

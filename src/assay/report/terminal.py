@@ -258,7 +258,7 @@ def _scoreboard(verdict: dict[str, Any], lang: str, width: int) -> Table:
         sign = "★ " if name == verdict["winner"] else "× " if row.get("removed") else "  "
         cells = [sign + name, wording.SHORT[row["rung"]].to(lang), wording.number(row["loss"]), wording.interval(row["low"], row["high"]),
                  wording.number(gain["gain"], digits=3, sign=True) if gain else wording.DASH, wording.metric(metric, row["metrics"].get(metric))[0],
-                 wording.p_value(against["p_holm"]) if against else wording.DASH, wording.duration(row["cost"]["single_row_ms"] / 1000)]
+                 wording.p_value(against["p_holm"]) if against else wording.DASH, wording.milliseconds(row["cost"].get("single_row_ms"))]
         style = "bold" if name == verdict["winner"] else "dim" if row.get("removed") else ""
         table.add_row(*(Styled(cell, style=style) for cell, (_, shown) in zip(cells, heads, strict=True) if shown))
     return table

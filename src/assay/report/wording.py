@@ -105,6 +105,10 @@ def duration(seconds: float | None) -> str:
     return f"{_short(seconds / 3600)} h"
 
 
+def milliseconds(value: float | None) -> str:
+    return DASH if value is None else duration(value / 1000)
+
+
 def megabytes(value: float | None) -> str:
     if value is None:
         return DASH
