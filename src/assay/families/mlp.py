@@ -16,10 +16,12 @@ from assay.data.split import holdout
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
 from assay.neural import forward
 from assay.neural.columns import Columns, Inputs
-from assay.neural.tabular_training import Rows, spread, train_all
+from assay.neural.tabular_training import Rows, again_all, spread, train_all
 from assay.words import say
 
 HELD_SHARE = 0.15
+AGAIN_BY = 0.65  # of the time
+MOST_AGAIN = 200_000  # with more rows the held-out ones add next to nothing, and a second copy costs memory
 _PILOT = 1000  # rows on which reading is timed
 
 
@@ -47,23 +49,27 @@ class Mlp(Model):
             held = held[spread(len(held), max(200, int(0.3 * len(rest))), None if strata is None else strata[held], rng)]
         self.center, self.spread, self.low, self.high, loss, quantile = 0.0, 1.0, 0.0, 1.0, "log", 0.5
         if self.task.name == "regress":
-            known = truth[rest]
+            known = truth[np.concatenate([rest, held])]
             self.center, self.spread = float(known.mean()), float(known.std()) or 1.0
             self.low, self.high = float(known.min()), float(known.max())
             truth = (truth - self.center) / self.spread
             loss, quantile = self.task.loss, getattr(self.task, "quantile", 0.5)
         self.columns = Columns.learn(train.take(rest))
         sizes = self.columns.sizes | {"outputs": self.task.width, "loss": loss, "quantile": quantile}
-        trained = train_all(
-            Rows(self.columns.read(train.take(rest)), truth[rest]), Rows(self.columns.read(train.take(held)), truth[held]), sizes,
-            seed=seed, deadline=deadline, threads=budget.threads, passes=budget.passes, note=_noted(budget), **self.params,
-        )
+        every = np.concatenate([rest, held])
+        rows = Rows(self.columns.read(train.take(every)), truth[every])
+        same: dict[str, Any] = {"seed": seed, "threads": budget.threads, **self.params}
+        trained = train_all(rows.take(np.arange(len(rest))), rows.take(np.arange(len(rest), len(every))), sizes, deadline=deadline,
+                            passes=budget.passes, note=_noted(budget), **same)
+        if len(rows) < MOST_AGAIN:  # in time that is over only: a trial fits twice, and a first fit that takes all leaves none to the second
+            trained = again_all(trained, rows, deadline=budget.started + AGAIN_BY * budget.seconds, **same)
         self.networks = [(share, t.arrays, t.sizes) for share, t in trained]
         first = trained[0][1]
         self.facts = {"loss_curve": first.curve, "epochs": len(first.curve), "best_epoch": first.best_epoch, "device": first.device,
-                      "networks": {t.lift: share for share, t in trained}}
-        if first.rows + len(held) < len(train):
-            self.facts["rows_used"] = first.rows + len(held)
+                      "networks": [[t.lift, share, t.rows] for share, t in trained]}
+        used = len(rows) if any(t.again for _, t in trained) else first.rows + len(held)
+        if used < len(train):
+            self.facts["rows_used"] = used
         if not all(t.whole for _, t in trained):
             self.facts["short_of_time"] = True
         return self

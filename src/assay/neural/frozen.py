@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import polars as pl
 
 from assay.data.dataset import Dataset, Schema
 from assay.data.encode import TableEncoder
@@ -49,6 +50,10 @@ class FrozenEncoder:
     def text_columns(self) -> list[str]:
         return [c.name for c in self.schema.of_kind("text")]
 
+    @property
+    def _sources(self) -> Sources:
+        return [(self.encoder, self.text_columns)]
+
     def fit(self, train: Dataset, *, seed: int, budget: Any) -> Any:
         """Raises `too_slow` if the test rows cannot be embedded in their time, or too few training rows in this one's.
 
@@ -60,7 +65,7 @@ class FrozenEncoder:
         order = spread(len(train), strata, np.random.default_rng(seed))
         rows_per_s = math.inf
         if math.isfinite(budget.seconds):
-            rows_per_s = self._rate(train.take(order[:PROBE_ROWS]))
+            rows_per_s = pace(self._sources, train.take(order[:PROBE_ROWS]))
             self.facts["rows_per_s"] = round(rows_per_s, 1)
         if budget.predict_rows > rows_per_s * budget.predict_seconds:
             raise self.too_slow(say(
@@ -68,7 +73,7 @@ class FrozenEncoder:
                 rows=budget.predict_rows, rows_per_s=round(rows_per_s, 1), needed=round(budget.predict_rows / rows_per_s, 1),
                 there=round(budget.predict_seconds, 1),
             ))
-        rows, embedding = self._embed(train, order, budget)
+        rows, embedding = embed(self._sources, train, order, budget)
         if len(rows) < min(len(train), max(20, 2 * len(np.unique(self.task.truth(train))))):
             raise self.too_slow(say(
                 "only {done} of {rows} training rows could be embedded in the time there was ({rows_per_s} rows a second)",
@@ -91,8 +96,7 @@ class FrozenEncoder:
         return self
 
     def predict(self, asked: Dataset) -> np.ndarray:
-        columns = [self.encoder.encode(asked.frame[name].to_list()) for name in self.text_columns]
-        return self.head.predict(np.concatenate(columns, axis=1), self.table.dense(asked.frame), self.table.codes(asked.frame))
+        return self.head.predict(embedded(self._sources, asked.frame), self.table.dense(asked.frame), self.table.codes(asked.frame))
 
     def predict_row(self, row: dict[str, Any]) -> np.ndarray:
         embedding = self.encoder.encode([row.get(name) for name in self.text_columns]).reshape(1, -1)
@@ -115,42 +119,53 @@ class FrozenEncoder:
         self.ready = True
         return self
 
-    def _texts(self, part: Dataset) -> list[str]:
-        """All texts of all text columns, column after column; None is the empty text."""
-        return [text or "" for name in self.text_columns for text in part.frame[name].to_list()]
 
-    def _rate(self, probe: Dataset) -> float:
-        """Rows a second, measured after a first text has opened everything."""
-        texts = self._texts(probe)
-        self.encoder.encode(texts[:1])
+Sources = list[tuple[Encoder, list[str]]]  # encoders, each with the columns that it reads
+
+
+def pace(sources: Sources, probe: Dataset) -> float:
+    """Rows a second, measured after a first cell has opened everything."""
+    start, seconds = 0.0, 0.0
+    for encoder, names in sources:
+        cells = [cell for name in names for cell in probe.frame[name].to_list()]
+        encoder.encode(cells[:1])
         start = time.monotonic()
-        self.encoder.encode(texts)
-        return len(probe) / max(time.monotonic() - start, 1e-6)
+        encoder.encode(cells)
+        seconds += time.monotonic() - start
+    return len(probe) / max(seconds, 1e-6)
 
-    def _embed(self, train: Dataset, order: np.ndarray, budget: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Embeds rows in `order` until the time is up. Returns the rows done, sorted, and their embeddings (n, d * columns).
 
-        Texts found in the trial's memo cost nothing: a trial that fits several times embeds each text once.
-        """
-        memo, digest = budget.memo, self.encoder.digest
-        stop = -math.inf if math.isinf(budget.seconds) else budget.left() * (1 - EMBED_SHARE)
-        parts: list[np.ndarray] = []
-        done = 0
-        slowest = 0.0
-        while done < len(order) and (done == 0 or budget.left() - slowest > stop):
-            start = time.monotonic()
-            part = train.take(order[done : done + CHUNK_ROWS])
-            texts = self._texts(part)
-            missing = list(dict.fromkeys(text for text in texts if (digest, text) not in memo))
-            memo.update(zip(((digest, text) for text in missing), self.encoder.encode(missing), strict=True) if missing else ())
-            found = np.stack([memo[digest, text] for text in texts]).reshape(len(self.text_columns), len(part), -1)
-            parts.append(np.concatenate(list(found), axis=1))
-            done += len(part)
-            slowest = max(slowest, time.monotonic() - start)
-            budget.say(f"embedded {done:,} of {len(order):,} rows")
-        rows = order[:done]
-        back = np.argsort(rows)
-        return rows[back], np.concatenate(parts)[back]
+def embedded(sources: Sources, frame: pl.DataFrame) -> np.ndarray:
+    """float32 (n, sum of dimensions x columns), encoder after encoder, column after column."""
+    return np.concatenate([encoder.encode(frame[name].to_list()) for encoder, names in sources for name in names], axis=1)
+
+
+def embed(sources: Sources, train: Dataset, order: np.ndarray, budget: Any, *, share: float = EMBED_SHARE) -> tuple[np.ndarray, np.ndarray]:
+    """Embeds rows in `order` until `share` of the time is up. Returns the rows done, sorted, and their embeddings (n, d).
+
+    Cells found in the trial's memo cost nothing: a trial that fits several times embeds each text once.
+    """
+    memo = budget.memo
+    stop = -math.inf if math.isinf(budget.seconds) else budget.left() * (1 - share)
+    parts: list[np.ndarray] = []
+    done = 0
+    slowest = 0.0
+    while done < len(order) and (done == 0 or budget.left() - slowest > stop):
+        start = time.monotonic()
+        part = train.take(order[done : done + CHUNK_ROWS])
+        sides = []
+        for encoder, names in sources:
+            cells = [cell or "" for name in names for cell in part.frame[name].to_list()]
+            missing = list(dict.fromkeys(cell for cell in cells if (encoder.digest, cell) not in memo))
+            memo.update(zip(((encoder.digest, cell) for cell in missing), encoder.encode(missing), strict=True) if missing else ())
+            sides += list(np.stack([memo[encoder.digest, cell] for cell in cells]).reshape(len(names), len(part), -1))
+        parts.append(np.concatenate(sides, axis=1))
+        done += len(part)
+        slowest = max(slowest, time.monotonic() - start)
+        budget.say(f"embedded {done:,} of {len(order):,} rows")
+    rows = order[:done]
+    back = np.argsort(rows)
+    return rows[back], np.concatenate(parts)[back]
 
 
 def spread(n: int, strata: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,29 @@ LEAST_TREE_ROWS = 400
 COMPONENTS = 16
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What is answered: probabilities of `classes` labels, or (classes 0) an amount under `loss`."""
+
+    classes: int
+    loss: str = "log"
+    quantile: float = 0.5
+
+    @classmethod
+    def of(cls, task: Any) -> Aim:
+        return cls(task.width, "log") if task.name == "classify" else cls(0, task.loss, getattr(task, "quantile", 0.5))
+
+    def losses(self, truth: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """(n,) from probabilities (n, classes) and codes (n,), or from amounts (n, 1) and (n,)."""
+        if self.classes:
+            return -np.log(np.maximum(answer[np.arange(len(truth)), truth], 1e-6))
+        error = truth - answer[:, 0]
+        if self.loss == "squared":
+            return error**2
+        level = self.quantile if self.loss == "pinball" else 0.5
+        return 2 * np.maximum(level * error, (level - 1) * error)
+
+
 class Head:
     """Features -> answers. kind 'linear' or 'trees'; loss 'log' for classes, else that of the amount.
 
@@ -33,6 +57,7 @@ class Head:
 
     def __init__(self, *, classes: int, loss: str = "log", quantile: float = 0.5) -> None:
         self.classes, self.loss, self.quantile = classes, loss, quantile
+        self.aim = Aim(classes, loss, quantile)
         self.kind = "linear"
         self.linear = Linear(np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.float32))
         self.text: Linear | None = None
@@ -60,12 +85,12 @@ class Head:
         columns = self._tree_columns(embedding, codes, truth, rest, halves, strength)
         before = columns.shape[1] - codes.shape[1]
         options: dict[str, Any] = {"categories": [before + i for i in categories], "seed": seed, "threads": threads}
-        trees, rounds = _grow(columns[rest], truth[rest], self, held=(columns[held], truth[held]), deadline=before_end(0.15), rounds=most_rounds, **options)
-        tree_loss = self.loss_of(truth[held], _tree_scores(trees, columns[held], self))
+        trees, rounds = grow(columns[rest], truth[rest], self.aim, held=(columns[held], truth[held]), deadline=before_end(0.15), rounds=most_rounds, **options)
+        tree_loss = self.loss_of(truth[held], tree_scores(trees, columns[held], self.aim))
         self.facts["head_loss"]["trees"] = round(tree_loss, 6)
         if tree_loss < loss and time.monotonic() < deadline:
             columns = self._tree_columns(embedding, codes, truth, np.arange(len(truth)), halves, strength)
-            self.trees, _ = _grow(columns, truth, self, rounds=rounds, deadline=before_end(-0.1), **options)
+            self.trees, _ = grow(columns, truth, self.aim, rounds=rounds, deadline=before_end(-0.1), **options)
             self.kind = "trees"
             self.facts |= {"head": "trees", "rounds": self.trees.current_iteration()}
         return self
@@ -75,20 +100,14 @@ class Head:
         if self.kind == "trees":
             assert self.text is not None
             columns = np.concatenate([self.text.scores(embedding), embedding @ self.directions, codes], axis=1)
-            scores = _tree_scores(self.trees, columns, self)
+            scores = tree_scores(self.trees, columns, self.aim)
         else:
             scores = self.linear.scores(np.concatenate([embedding, dense], axis=1))
         return softmax(scores) if self.classes else scores
 
     def loss_of(self, truth: np.ndarray, scores: np.ndarray) -> float:
         """Mean loss of raw scores: log loss, or squared, absolute or pinball loss of the amount."""
-        if self.classes:
-            return float(-np.log(np.maximum(softmax(scores)[np.arange(len(truth)), truth], 1e-6)).mean())
-        error = truth - scores[:, 0]
-        if self.loss == "squared":
-            return float((error**2).mean())
-        level = self.quantile if self.loss == "pinball" else 0.5
-        return float(2 * np.maximum(level * error, (level - 1) * error).mean())
+        return float(self.aim.losses(truth, softmax(scores) if self.classes else scores).mean())
 
     def _line(self, x: np.ndarray, blocks: tuple[int, int], truth: np.ndarray, rest: np.ndarray, held: np.ndarray,
               deadline: float, last: float) -> tuple[Linear, float, float]:
@@ -122,6 +141,8 @@ class Head:
                       strength: float) -> np.ndarray:
         """[text scores | main directions | codes] of all rows. Lines are taught on the rows `teach` only; a row that teaches
         is scored by the line of the other half, any other row by the mean of both."""
+        from scipy.linalg import eigh
+
         blocks = (embedding.shape[1], 0)
         lines = []
         for half in (0, 1):
@@ -134,8 +155,9 @@ class Head:
             other = teach[halves[teach] != half]
             scores[other] = lines[half].scores(embedding[other])
         centred = embedding[teach] - embedding[teach].mean(axis=0)
-        _, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
-        self.directions = vectors[:, ::-1][:, :COMPONENTS].astype(np.float32)
+        size = centred.shape[1]  # only the last few vectors: all 3,584 of two columns took minutes
+        _, vectors = eigh((centred.T @ centred).astype(np.float64), subset_by_index=(max(0, size - COMPONENTS), size - 1))
+        self.directions = vectors[:, ::-1].astype(np.float32)
         return np.concatenate([scores, embedding @ self.directions, codes], axis=1)
 
     def dump(self, folder: Path) -> None:
@@ -168,15 +190,17 @@ class Head:
         return made
 
 
-def _grow(columns: np.ndarray, truth: np.ndarray, head: Head, *, categories: list[int], seed: int, threads: int, deadline: float,
-          held: tuple[np.ndarray, np.ndarray] | None = None, rounds: int = MOST_ROUNDS) -> tuple[Any, int]:
+def grow(columns: np.ndarray, truth: np.ndarray, aim: Aim, *, categories: list[int], seed: int, threads: int, deadline: float,
+         held: tuple[np.ndarray, np.ndarray] | None = None, rounds: int = MOST_ROUNDS, patience: int = 30, **settings: Any) -> tuple[Any, int]:
     """LightGBM (Ke et al. 2017). With `held` rows: stopped early on them. Returns the trees and their rounds."""
     import lightgbm
 
-    objective = {"squared": "regression", "absolute": "regression_l1", "pinball": "quantile"}.get(head.loss, "regression")
-    params: dict[str, Any] = {"objective": "multiclass", "num_class": head.classes} if head.classes else {"objective": objective, "alpha": head.quantile}
+    objective = {"squared": "regression", "absolute": "regression_l1", "pinball": "quantile"}.get(aim.loss, "regression")
+    params: dict[str, Any] = {"objective": objective, "alpha": aim.quantile}
+    if aim.classes:
+        params = {"objective": "multiclass", "num_class": aim.classes} if aim.classes > 2 else {"objective": "binary"}
     params |= {"learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 20, "feature_fraction": 0.8, "verbose": -1, "seed": seed,
-               "num_threads": threads, "deterministic": True, "force_row_wise": True}
+               "num_threads": threads, "deterministic": True, "force_row_wise": True} | settings
     data = lightgbm.Dataset(columns, truth, categorical_feature=categories, free_raw_data=False, params={"verbose": -1})
 
     def in_time(env: Any) -> None:
@@ -185,12 +209,15 @@ def _grow(columns: np.ndarray, truth: np.ndarray, head: Head, *, categories: lis
 
     calls: list[Any] = [in_time]
     if held is not None:
-        calls.append(lightgbm.early_stopping(30, verbose=False))
+        calls.append(lightgbm.early_stopping(patience, verbose=False))
     sets = [data.create_valid(*held)] if held is not None else None
     grown = lightgbm.train(params, data, rounds, valid_sets=sets, callbacks=calls)
     return grown, grown.best_iteration if grown.best_iteration > 0 else grown.current_iteration()
 
 
-def _tree_scores(trees: Any, columns: np.ndarray, head: Head) -> np.ndarray:
-    scores = trees.predict(columns, raw_score=bool(head.classes), num_threads=1)
-    return scores if head.classes else scores[:, None]
+def tree_scores(trees: Any, columns: np.ndarray, aim: Aim) -> np.ndarray:
+    """Raw scores, float64 (n, classes or 1)."""
+    scores = trees.predict(columns, raw_score=bool(aim.classes), num_threads=1)
+    if aim.classes and scores.ndim == 1:
+        return np.column_stack([np.zeros_like(scores), scores])  # two classes need one tree a round
+    return scores if aim.classes else scores[:, None]
