@@ -20,14 +20,17 @@ from assay.contest.folder import Folder, Trial, write_json
 from assay.contest.measure import TrialClock, checked, keep, latency, size_mb
 from assay.contest.mix import mix
 from assay.contest.tune import tune
+from assay.data.dataset import Dataset
 from assay.data.external.answers import flatters
 from assay.data.split import fewer, holdout
 from assay.errors import AssayError
-from assay.families.base import Candidate, TooSlow
+from assay.families.base import Candidate, Model, TooSlow
 from assay.registry import get
+from assay.tasks.base import Task
 from assay.words import say
 
 VALID_SHARE = 0.2
+CHECKED_ROWS = 500  # on which a second fit is compared with the first
 
 
 def main(job_file: str) -> None:
@@ -92,10 +95,13 @@ def play(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[s
 
     facts, hurried = dict(model.facts), bool(model.facts.get("short_of_time"))
     if clock.unlimited or first_fit_s * len(train) / len(rest) < clock.left() - clock.predict_s:
-        meter = Meter()  # the price of a fit is that of one fit
+        first, meter = model, Meter()  # the price of a fit is that of one fit
         model = candidate.build(task, data.schema, **params)
         model.fit(train, seed=job["seed"], budget=clock.budget_left())
         facts = dict(model.facts)
+        if candidate.rung not in ("naive", "llm", "external") and _worse(task, model, first, held_out, calibration):
+            model, facts = first, dict(first.facts) | {"refit": "worse"}  # it ran out of time half-way: the model that was validated stands
+            facts.setdefault("rows_used", len(rest))
     else:
         facts.setdefault("rows_used", len(rest))
     if hurried:  # its calibration was learnt by a model that was cut short
@@ -134,6 +140,14 @@ def play(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[s
     same["params"] = {k: v for k, v in params.items() if k != "teacher"}  # a taught model needs its teacher no more
     return Trial(**same, status="done", train_rows=len(train), rows_used=int(facts.get("rows_used", len(train))), test_rows=len(test),
                  loss=float(losses.mean()), valid_loss=valid_loss, cost=cost, facts=facts)
+
+
+def _worse(task: Task, again: Model, first: Model, held_out: Dataset, calibration: dict[str, Any]) -> bool:
+    """Does a model that has learnt these rows answer them clearly worse than one that has not? Then its fit was cut short."""
+    some = held_out.take(np.unique(np.linspace(0, len(held_out) - 1, CHECKED_ROWS).astype(int)))
+    known, unseen = (task.losses(some, some, task.calibrated(checked(task, m.predict(some.asked()), len(some)), calibration)) for m in (again, first))
+    gap = known - unseen
+    return bool(gap.mean() > 0.02 * unseen.mean() + 2 * gap.std() / np.sqrt(len(gap)))
 
 
 def refit(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[str, Any]) -> Trial:
