@@ -51,6 +51,10 @@ def postgres_server(password: str) -> Iterator[Server]:
                    "restart_after_crash": "off"}
         flags = [x for name, value in options.items() for x in ("-c", f"{name}={value}")]
         with _running([programs / "postgres", "-D", folder / "data", *flags], user, port, folder, signal.SIGINT) as pid:
+            until = time.monotonic() + 60  # it listens before it lets anybody in
+            while not (folder / "data" / "postmaster.pid").read_text().rstrip().endswith("ready"):
+                assert time.monotonic() < until, (folder / "log").read_text()
+                time.sleep(0.02)
             yield Server(port, pid, folder)
 
 

@@ -115,10 +115,10 @@ def test_what_is_no_database_is_one_sentence(tmp_path: Path) -> None:
 
 def test_rows_of_a_database_need_no_memory_of_their_size(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "e.db").execute("CREATE TABLE t (a)").connection.close()
-    query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000) SELECT i, hex(zeroblob(400)) AS t FROM n"
+    query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT i, hex(zeroblob(400)) AS t FROM n"
     size, peak = peak_of("from assay.data.load import opened\n"
                          f"with opened({str(tmp_path / 'e.db')!r}, query={query!r}) as table: size = table.height * (8 + 816)")
-    assert size > 380
+    assert size > 230
     assert peak < 0.75 * size
 
 
@@ -247,6 +247,13 @@ def test_a_server_that_refuses_says_why_in_one_sentence(server: str) -> None:
     assert "is no address" in refused("postgresql://ann:a/b@h:port/db", query="SELECT 1")
 
 
+def test_what_is_no_database_s_address_is_one_sentence() -> None:
+    assert "is no address" in refused("sqlite://", query="SELECT 1")
+    sentence = refused("mongodb://ann:hunter2@h/db", query="SELECT 1")
+    assert "mongodb://ann:***@h/db" in sentence
+    assert "name the file" in refused("https://example.com/t.csv")
+
+
 def test_a_server_that_sleeps_is_left_at_the_deadline(server: str) -> None:
     begin = time.monotonic()
     sleeping = "SELECT pg_sleep(30)" if server.startswith("postgres") else "SELECT sleep(30)"
@@ -315,7 +322,7 @@ def test_a_server_that_hangs_half_way_is_left_at_the_deadline(postgres: str, mon
         os.kill(pid[0], signal.SIGSTOP)
 
     try:
-        assert "did not deliver within 3 s" in interrupted(postgres, freeze, monkeypatch, timeout_s=3.0)
+        assert "did not deliver within 5 s" in interrupted(postgres, freeze, monkeypatch, timeout_s=5.0)
     finally:
         os.kill(pid[0], signal.SIGCONT)
 

@@ -319,7 +319,7 @@ def test_kinds_do_not_depend_on_being_decided_column_by_column(tmp_path_factory:
     n = min(len(words), len(numbers))
     frame = pl.DataFrame({"w": pl.Series(words[:n], dtype=pl.String), "n": pl.Series(numbers[:n], dtype=pl.Int64), "z": [1] * n})
     whole = infer(frame)
-    apart = stream.infer_by_column(Table([Held(frame)]), Shelf(tmp_path_factory.mktemp("s")), target=None, overrides=None, time=None, group=None, target_as=None)
+    apart = stream.infer_by_column(Table([Held(frame)]), [["w"], ["n", "z"]], Shelf(tmp_path_factory.mktemp("s")), target=None, overrides=None, time=None, group=None, target_as=None)
     assert apart.frame.equals(whole.frame)
     assert apart.schema == whole.schema
     assert [str(t) for t in apart.notes] == [str(t) for t in whole.notes]

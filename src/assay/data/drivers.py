@@ -12,17 +12,18 @@ import re
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import polars as pl
 
 from assay.errors import MissingExtra, ReadError
 
-ROWS = 50_000  # a batch
+ROWS, BYTES = 50_000, 8 << 20  # of a batch, at most
 CONNECT_S = 10.0
 _PORTS = {"postgresql": 5432, "mysql": 3306}
 TABLES = {
@@ -55,8 +56,10 @@ class Place:
             parts = urlsplit(url)
             port = parts.port or _PORTS.get(dialect, 0)
             options = dict(parse_qsl(parts.query, keep_blank_values=True))
+            if dialect == "sqlite" and not url.partition("://")[2].strip("/"):
+                raise ValueError
         except ValueError:
-            raise ReadError("'{url}' is no address of a database. Write it like postgresql://user:password@host:5432/name; in a password, write "
+            raise ReadError("'{url}' is no address of a database. Write it like sqlite:///file.db or postgresql://user:password@host:5432/name; in a password, write "
                             "@ as %40, : as %3A and / as %2F.", url=shown) from None
         name = url.partition("://")[2].partition("?")[0].removeprefix("/") if dialect == "sqlite" else unquote(parts.path.removeprefix("/"))
         password = unquote(parts.password) if parts.password is not None else options.get("password")
@@ -132,6 +135,21 @@ def _driver(module: str, package: str) -> Any:
         raise MissingExtra(package, extra="sql") from None
 
 
+def _fetched(cursor: Any, names: list[str], columns: list[Callable[[tuple[Any, ...]], pl.Series]]) -> Iterator[Batch]:
+    """Rows as Python holds them, as columns; so many at a time that long texts stay within BYTES."""
+    n = min(100, ROWS)
+    rows = cursor.fetchmany(n)
+    while True:
+        cells = zip(*rows, strict=True) if rows else [()] * len(names)
+        batch = Batch(names, [column(c) for column, c in zip(columns, cells, strict=True)])
+        yield batch
+        size = sum(c.estimated_size() for c in batch.columns)
+        n = int(min(ROWS, max(5, len(rows) * BYTES / max(size, 1))))
+        rows = cursor.fetchmany(n)
+        if not rows:
+            return
+
+
 # ---- SQLite
 
 
@@ -146,12 +164,7 @@ def _sqlite(place: Place, query: str, deadline: float) -> Iterator[Batch]:
         connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
         cursor = connection.execute(query)
         names = [column[0] for column in cursor.description]
-        rows = cursor.fetchmany(ROWS)
-        while True:
-            yield Batch(names, [_cells(cells) for cells in zip(*rows, strict=True)] if rows else [pl.Series(dtype=pl.Null) for _ in names])
-            rows = cursor.fetchmany(ROWS)
-            if not rows:
-                return
+        yield from _fetched(cursor, names, [_cells] * len(names))
     finally:
         connection.close()
 
@@ -191,7 +204,7 @@ def _postgresql(place: Place, query: str, deadline: float) -> Iterator[Batch]:
 def _libpq(place: Place) -> str:
     parts = urlsplit(place.url)
     asked = {"connect_timeout": str(int(CONNECT_S)), "application_name": "assay"} | place.options
-    return urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(asked, quote_via=quote), ""))
+    return f"postgresql://{parts.netloc}{parts.path}?{urlencode(asked, quote_via=quote)}"
 
 
 def _arrow(column: Any, field: Any) -> pl.Series:
@@ -238,28 +251,27 @@ def _mysql(place: Place, query: str, deadline: float) -> Iterator[Batch]:
         host=place.host or "localhost", port=place.port, user=place.user, password=place.password or "", database=place.name or None,
         unix_socket=place.options.get("unix_socket"), charset="utf8mb4", conv=as_text, cursorclass=cursors.SSCursor, connect_timeout=int(CONNECT_S),
         read_timeout=left_s, write_timeout=left_s, **tls)
+    answers: list[Any] = []
     try:
         connection.query("SET SESSION TRANSACTION READ ONLY")
         connection.query("START TRANSACTION READ ONLY")
         cursor = connection.cursor()
+        answers.append(cursor)
         cursor.execute(query)
         names = [column[0] for column in cursor.description]
-        codes = [column[1] for column in cursor.description]
-        rows = cursor.fetchmany(ROWS)
-        while True:
-            columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
-            yield Batch(names, [_typed(cells, code) for cells, code in zip(columns, codes, strict=True)])
-            rows = cursor.fetchmany(ROWS)
-            if not rows:
-                return
+        yield from _fetched(cursor, names, [partial(_typed, column[1]) for column in cursor.description])
     finally:
-        connection._force_close()  # close() would read the rest of the answer first
+        connection._force_close()  # close() would read the rest of the answer first, and so would the cursor when it is collected
+        for cursor in answers:
+            cursor.connection = None
+            if cursor._result is not None:
+                cursor._result.unbuffered_active = False
 
 
 _WHOLE, _FRACTION, _DECIMAL, _DATE, _INSTANT, _BIT = {1, 2, 3, 8, 9, 13}, {4, 5}, {0, 246}, {10, 14}, {7, 12}, 16
 
 
-def _typed(cells: tuple[Any, ...], code: int) -> pl.Series:
+def _typed(code: int, cells: tuple[Any, ...]) -> pl.Series:
     """Cells as the server writes them, in the type that the column's code names. Dates such as 0000-00-00 are missing."""
     if code == _BIT:
         return pl.Series([None if c is None else int.from_bytes(c, "big") for c in cells], dtype=pl.Int64, strict=False)

@@ -56,6 +56,9 @@ def nearest(name: str, names: list[str]) -> str | None:
 def _table(source: Any, query: str | None, folder: Path, most: float, timeout_s: float) -> Table:
     if isinstance(source, str) and sql.is_url(source):
         return sql.read_url(source, query, folder, timeout_s)
+    if isinstance(source, str) and sql.other_url(source):
+        raise ReadError("'{url}' is the address of neither a file here nor a database that can be asked (sqlite, postgresql, mysql, mariadb). Fetch it, and "
+                        "name the file.", url=shown(source))
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
         head = _head(path)

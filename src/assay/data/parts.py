@@ -13,7 +13,7 @@ import polars as pl
 
 from assay.data import csv
 from assay.data.encoding import short
-from assay.data.table import Held, Parquet, Piece, Table, joined
+from assay.data.table import Held, Parquet, Piece, Table, joined, repeated
 from assay.errors import ReadError
 from assay.words import Text, say
 
@@ -135,15 +135,16 @@ def _each(path: Path, files: list[Path], fixed: list[dict[str, str | None]], fol
             first = first or piece
             _same_names(files[0], file, first.names, piece.names)
         else:
-            extra = [pl.repeat(v, piece.height, dtype=pl.String, eager=True).alias(k) for k, v in keys.items() if k not in piece.names]
-            piece = Held(piece.frame().with_columns(extra))
+            extra = [repeated(k, v, piece.height) for k, v in keys.items() if k not in piece.names]
+            piece = Held(part.frame().with_columns(extra))
         if piece.height:
             pieces.append(piece)
     if not pieces:
         raise ReadError("The parts in '{folder}' have column names but no rows.", folder=path.name)
     if not isinstance(pieces[0], Parquet):
         names = list(dict.fromkeys(name for p in pieces for name in p.names))
-        pieces = [Held(p.frame().select(pl.col(n) if n in p.names else pl.lit(None).alias(n) for n in names)) for p in pieces]
+        pieces = [Held(pl.DataFrame([f[n] if n in f.columns else pl.Series(n, [None] * f.height) for n in names]))
+                  for f in (p.select(p.names) for p in pieces)]
     return Table(pieces, notes)
 
 
@@ -163,16 +164,13 @@ class _With:
         self.names = piece.names + [name for name in fixed[0] if name not in piece.names]
         self.height = piece.height
 
-    def column(self, name: str, rows: np.ndarray | None = None) -> pl.Series:
-        if name in self._piece.names:
-            return self._piece.column(name, rows)
+    def select(self, names: list[str], rows: np.ndarray | None = None) -> pl.DataFrame:
+        own = [n for n in names if n in self._piece.names]
+        there = self._piece.select(own, rows) if own else pl.DataFrame()
         counts = np.diff(self._starts if rows is None else np.searchsorted(rows, self._starts))
-        return joined([pl.repeat(keys[name], int(n), dtype=pl.String, eager=True).alias(name) for keys, n in zip(self._fixed, counts, strict=True)])
-
-    def frame(self) -> pl.DataFrame:
-        return self._piece.frame().with_columns([self.column(name) for name in self.names if name not in self._piece.names])
+        return pl.DataFrame([there[n] if n in there.columns else joined([repeated(n, keys[n], int(k)) for keys, k in zip(self._fixed, counts, strict=True)])
+                             for n in names])
 
     def probe(self) -> pl.DataFrame:
         frame = self._piece.probe()
-        extra = [name for name in self.names if name not in self._piece.names]
-        return frame.with_columns([pl.repeat(self._fixed[0][name], frame.height, dtype=pl.String, eager=True).alias(name) for name in extra])
+        return frame.with_columns([repeated(n, self._fixed[0][n], frame.height) for n in self.names if n not in self._piece.names])

@@ -64,13 +64,13 @@ def read(
             target_as = "amount" if kinds[target] == "number" else "label"
         if target_as not in (None, *TARGET_AS):
             raise InputError("An answer is read as one of: {known}. '{found}' is neither.", known=list(TARGET_AS), found=target_as)
-        table, large = fitted(table, memory_mb, seed)
-        if not large:
+        table, groups = fitted(table, memory_mb, seed)
+        if groups is None:
             found = infer(table.frame(), target=target, overrides=kinds, time=time, group=group, target_as=target_as)
             return Reading(Dataset(found.frame, found.schema, table.row_numbers()), table.notes + found.notes)
         with tempfile.TemporaryDirectory(prefix="assay-") as unnamed:
             shelf = Shelf(folder or Path(unnamed))
-            found = infer_by_column(table, shelf, target=target, overrides=kinds, time=time, group=group, target_as=target_as)
+            found = infer_by_column(table, groups, shelf, target=target, overrides=kinds, time=time, group=group, target_as=target_as)
         return Reading(Dataset(found.frame, found.schema, table.row_numbers()), table.notes + found.notes, shelf if folder else None)
 
 

@@ -24,7 +24,7 @@ from assay.errors import AssayError, ReadError
 
 _DIALECTS = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
 _URL = re.compile(r"(\w+)(?:\+\w+)?://", re.ASCII)
-_HELD = 64 << 20  # bytes of rows in memory before they go to disk
+_HELD = 32 << 20  # bytes of rows in memory before they go to disk
 _SHOWN = 30  # tables named in a sentence
 
 
@@ -34,9 +34,14 @@ def is_url(source: str) -> bool:
     return bool(match and match[1].lower() in _DIALECTS)
 
 
+def other_url(source: str) -> bool:
+    """True for an address of something else: http://, s3://, mongodb://."""
+    return bool(_URL.match(source.strip())) and not is_url(source)
+
+
 def masked(url: str) -> str:
     """The URL without its password, in whichever place it stands."""
-    if not is_url(url):
+    if not _URL.match(url.strip()):
         return url
     before, mark, after = url.partition("?")
     before = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", before, flags=re.DOTALL)
@@ -44,7 +49,7 @@ def masked(url: str) -> str:
 
 
 def read_url(url: str, query: str | None, folder: Path, timeout_s: float) -> Table:
-    """The rows of a query. folder: where batches beyond 64 MB go. timeout_s: for everything, from the first connection on.
+    """The rows of a query. folder: where batches beyond 32 MB go. timeout_s: for everything, from the first connection on.
 
     Raises ReadError whose sentence never holds the password, and MissingExtra.
     """

@@ -20,10 +20,12 @@ IN_MEMORY = 0.25  # of the memory: a larger table is kept on disk. Both the tabl
 MOST = 0.5  # of the memory: of a larger table a sample is taken, because a trial holds its training rows and a matrix of them
 MOST_COLUMN = 0.2  # of the memory: a column as read, as understood, and what lies between
 _BLOCK = 10_000_000
+_TOGETHER = 1 / 64  # of the memory: so many short columns are read at once that a file of 2,000 is not opened 2,000 times
 
 
-def fitted(table: Table, memory_mb: float, seed: int) -> tuple[Table, bool]:
-    """The table, or a random part of its rows that `memory_mb` has room for; and whether it has to be kept on disk.
+def fitted(table: Table, memory_mb: float, seed: int) -> tuple[Table, list[list[str]] | None]:
+    """The table, or a random part of its rows that `memory_mb` has room for; and None if it may be in memory as a whole, else its
+    columns, in groups that may be read together.
 
     Rows keep their order, and `table.rows` says which they are. A sentence in `table.notes` says that it is a part.
     """
@@ -37,7 +39,17 @@ def fitted(table: Table, memory_mb: float, seed: int) -> tuple[Table, bool]:
                    "take part. For more rows: --memory.", rows=table.height, size=total / 2**20, memory=memory_mb, n=len(rows), seed=seed)
         table = table.take(rows)
         table.notes.append(note)
-    return table, total > IN_MEMORY * memory
+    if total <= IN_MEMORY * memory:
+        return table, None
+    groups: list[list[str]] = []
+    size = 0.0
+    for name, (read, _) in a_row.items():
+        size += read * table.height
+        if not groups or size > _TOGETHER * memory:
+            groups.append([])
+            size = read * table.height
+        groups[-1].append(name)
+    return table, groups
 
 
 def sampled(n: int, share: float, seed: int) -> np.ndarray:
@@ -49,27 +61,27 @@ def sampled(n: int, share: float, seed: int) -> np.ndarray:
 
 
 def infer_by_column(
-    table: Table, shelf: Shelf, *, target: str | None, overrides: dict[str, str] | None, time: str | None, group: str | None, target_as: str | None,
+    table: Table, groups: list[list[str]], shelf: Shelf, *, target: str | None, overrides: dict[str, str] | None, time: str | None, group: str | None, target_as: str | None,
 ) -> Inferred:
     """What `kinds.infer` says of the whole frame; every column goes to the shelf as soon as it is understood."""
     kept: list[pl.Series] = []
     columns: list[Column] = []
     notes: list[Text] = []
     empty: list[str] = []
-    for name in table.names:
-        def own(role: str | None, name: str = name) -> str | None:
+    for column in (c for names in groups for c in table.select(names).get_columns()):
+        def own(role: str | None, name: str = column.name) -> str | None:
             return name if role == name else None
 
         try:
-            found = infer(pl.DataFrame([table.column(name)]), target=own(target), time=own(time), group=own(group), target_as=target_as,
-                          overrides={k: v for k, v in (overrides or {}).items() if k == name})
+            found = infer(pl.DataFrame([column]), target=own(target), time=own(time), group=own(group), target_as=target_as,
+                          overrides={k: v for k, v in (overrides or {}).items() if k == column.name})
         except InputError as error:
             raise type(error)(_renumbered(error.text, table.rows)) from None
         if found.schema.columns:
             columns += found.schema.columns
             kept.append(shelf.put(found.frame.to_series()))
         elif "names" in found.notes[0].values:  # no cell has a value: one sentence for all such columns
-            empty.append(name)
+            empty.append(column.name)
             continue
         notes += [_renumbered(note, table.rows) for note in found.notes]
     if empty:

@@ -31,11 +31,8 @@ class Piece(Protocol):
     @property
     def height(self) -> int: ...
 
-    def column(self, name: str, rows: np.ndarray | None = None) -> pl.Series:
-        """The cells of one column; rows: sorted row numbers of this piece, None for all."""
-
-    def frame(self) -> pl.DataFrame:
-        """All columns."""
+    def select(self, names: list[str], rows: np.ndarray | None = None) -> pl.DataFrame:
+        """Some columns; rows: sorted row numbers of this piece, None for all."""
 
     def probe(self) -> pl.DataFrame:
         """A few hundred rows from all over the piece."""
@@ -55,11 +52,9 @@ class Held:
     def height(self) -> int:
         return self.held.height
 
-    def column(self, name: str, rows: np.ndarray | None = None) -> pl.Series:
-        return self.held[name] if rows is None else self.held[name].gather(rows)
-
-    def frame(self) -> pl.DataFrame:
-        return self.held
+    def select(self, names: list[str], rows: np.ndarray | None = None) -> pl.DataFrame:
+        frame = self.held if names == self.held.columns else pl.DataFrame([self.held[name] for name in names])
+        return frame if rows is None else frame[rows]
 
     def probe(self) -> pl.DataFrame:
         if self.height <= _PROBES * _PROBED:
@@ -97,38 +92,35 @@ class Parquet:
     def height(self) -> int:
         return int(self._decoded(lambda: self._scan.select(pl.len()).collect().item()))
 
-    def column(self, name: str, rows: np.ndarray | None = None) -> pl.Series:
-        if name not in self._own:
-            n = self.height if rows is None else len(rows)
-            return pl.repeat(self.fixed[name], n, dtype=pl.String, eager=True).alias(name)
+    def select(self, names: list[str], rows: np.ndarray | None = None) -> pl.DataFrame:
+        own = [n for n in names if n in self._own]
+        if not own:
+            return self._with_fixed(names, [], self.height if rows is None else len(rows))
         if rows is None:
-            return self._decoded(lambda: self._scan.select(cs.by_name(name)).collect().to_series())
+            return self._with_fixed(names, self._decoded(lambda: self._scan.select(cs.by_name(*own)).collect()).get_columns(), self.height)
         out = []
         for start, end in self._blocks():
             wanted = rows[np.searchsorted(rows, start):np.searchsorted(rows, end)] - start
             if len(wanted):
-                out.append(self._slice(start, end - start, name).to_series().gather(wanted))
-        return pl.concat(out) if out else self._slice(0, 0, name).to_series()
-
-    def frame(self) -> pl.DataFrame:
-        frame = self._decoded(lambda: pl.read_parquet(self.path, glob=False, hive_partitioning=False))
-        extra = [self.column(name) for name in self.names if name not in self._own]
-        return frame.with_columns(extra) if extra else frame
+                out.append(self._slice(start, end - start, own)[wanted])
+        return self._with_fixed(names, (pl.concat(out) if out else self._slice(0, 0, own)).get_columns(), len(rows))
 
     def probe(self) -> pl.DataFrame:
         starts = [start for start, _ in self._blocks()]  # a slice decodes the row group it lies in: its beginning is cheapest
         starts = starts[::max(1, len(starts) // _PROBES)]
-        frame = pl.concat([self._slice(start, _PROBED) for start in starts])
-        extra = [pl.repeat(self.fixed[n], frame.height, dtype=pl.String, eager=True).alias(n) for n in self.names if n not in self._own]
-        return frame.with_columns(extra)
+        frame = pl.concat([self._slice(start, _PROBED, self._own) for start in starts])
+        return self._with_fixed(self.names, frame.get_columns(), frame.height)
+
+    def _with_fixed(self, names: list[str], own: list[pl.Series], n: int) -> pl.DataFrame:
+        there = {c.name: c for c in own}
+        return pl.DataFrame([there[name] if name in there else repeated(name, self.fixed[name], n) for name in names])
 
     @property
     def _scan(self) -> pl.LazyFrame:
         return pl.scan_parquet(self.path, glob=False, hive_partitioning=False)
 
-    def _slice(self, start: int, length: int, name: str | None = None) -> pl.DataFrame:
-        columns = cs.all() if name is None else cs.by_name(name)
-        return self._decoded(lambda: self._scan.slice(start, length).select(columns).collect())
+    def _slice(self, start: int, length: int, names: list[str]) -> pl.DataFrame:
+        return self._decoded(lambda: self._scan.slice(start, length).select(cs.by_name(*names)).collect())
 
     def _blocks(self) -> list[tuple[int, int]]:
         """Row groups, neighbours joined up to a million rows: a slice across a group's middle would decode it twice."""
@@ -171,21 +163,23 @@ class Table:
         return sum(p.height for p in self.pieces) if self.rows is None else len(self.rows)
 
     def column(self, name: str) -> pl.Series:
-        """One column, shape (height,). Pieces that disagree: whole numbers give way to fractions, and all else to text."""
-        if self.rows is None:
-            return joined([p.column(name) for p in self.pieces])
-        out, start = [], 0
+        """One column, shape (height,)."""
+        return self.select([name]).to_series()
+
+    def select(self, names: list[str]) -> pl.DataFrame:
+        """Some columns, in this order. Where pieces disagree on a type, whole numbers give way to fractions, and all else to text."""
+        frames, start = [], 0
         for p in self.pieces:
+            if self.rows is None:
+                frames.append(p.select(names))
+                continue
             end = start + p.height
-            out.append(p.column(name, self.rows[np.searchsorted(self.rows, start):np.searchsorted(self.rows, end)] - start))
+            frames.append(p.select(names, self.rows[np.searchsorted(self.rows, start):np.searchsorted(self.rows, end)] - start))
             start = end
-        return joined(out)
+        return frames[0] if len(frames) == 1 else pl.DataFrame([joined([f[name] for f in frames]) for name in names])
 
     def frame(self) -> pl.DataFrame:
-        if len(self.pieces) == 1:
-            whole = self.pieces[0].frame()
-            return whole if self.rows is None else whole[self.rows]
-        return pl.DataFrame([self.column(name) for name in self.names])
+        return self.select(self.names)
 
     def take(self, rows: np.ndarray) -> Table:
         """These rows: sorted positions in this table."""
@@ -218,14 +212,16 @@ def weight(cells: pl.Series) -> float:
     """Bytes of one cell: 8 for numbers and times, for text 16 and, beyond 12 bytes, its length."""
     if cells.dtype.is_numeric() or cells.dtype.is_temporal():
         return 8.0
-    if cells.dtype != pl.String or not len(cells):
+    if cells.dtype not in (pl.String, pl.Binary) or not len(cells):
         return 16.0
-    long = cells.str.len_bytes().fill_null(0)
+    cells = cells.alias("")  # a name such as ^a$ would be taken for a pattern
+    long = (cells.str.len_bytes() if cells.dtype == pl.String else cells.bin.size()).fill_null(0)
     return 16.0 + float(pl.select(pl.when(long > 12).then(long).otherwise(0).mean()).item() or 0)
 
 
 def _numbers_or_times(cells: pl.Series) -> bool:
     """True for text that will probably be read as numbers or times."""
+    cells = cells.alias("")
     if cells.dtype != pl.String or coded(cells):
         return False
     return any(parsed.bad is None and parsed.values.null_count() < len(cells) for parsed in (numbers(cells), times(cells)))
@@ -251,6 +247,10 @@ def joined(parts: list[pl.Series]) -> pl.Series:
         except pl.exceptions.PolarsError:
             pass
     return pl.concat([p if p.dtype == pl.String else labels(p).cast(pl.String) for p in parts])
+
+
+def repeated(name: str, value: str | None, n: int) -> pl.Series:
+    return pl.repeat(value, n, dtype=pl.String, eager=True).alias(name)
 
 
 def _nothing(name: str, n: int, kind: pl.DataType) -> pl.Series:
