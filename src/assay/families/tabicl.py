@@ -36,7 +36,7 @@ class TabICLModel(InContext, Model):
         classifier = config.get("max_classes", 10) > 0
         if classifier != (self.task.name == "classify"):
             return say("the weights file '{file}' is that of a TabICL {found}; take the {wanted}'s", file=checkpoint.path.name,
-                       found="classifier" if classifier else "regressor", wanted="regressor" if classifier else "classifier")
+                       found=say("classifier") if classifier else say("regressor"), wanted=say("regressor") if classifier else say("classifier"))
         return Limits(MOST_ROWS, MOST_COLUMNS, None, int(config["embed_dim"]))
 
     def open_network(self, weights: Path) -> Any:

@@ -40,9 +40,9 @@ class TabPFNModel(InContext, Model):
         if amounts and name != "tabpfn_v3_5":
             amounts = not labels  # version 3 keeps borders in its classifier too; version 3.5 answers both
         if self.task.name == "classify" and not labels:
-            return _other(checkpoint, "regressor", "classifier")
+            return _other(checkpoint, say("regressor"), say("classifier"))
         if self.task.name == "regress" and not amounts:
-            return _other(checkpoint, "classifier", "regressor")
+            return _other(checkpoint, say("classifier"), say("regressor"))
         rows, columns, classes = _ASSUMED.get(name, _ASSUMED["tabpfn_v2"])
         made_for = checkpoint.settings.get("inference_config") or {}
         rows, columns, classes = (int(made_for.get(key, known)) for key, known in zip(_LIMITS, (rows, columns, classes), strict=True))
@@ -92,7 +92,7 @@ class _Shown:
         return self.estimator.predict(x, output_type="quantiles", quantiles=[float(level)])[0]
 
 
-def _other(checkpoint: Checkpoint, found: str, wanted: str) -> Text:
+def _other(checkpoint: Checkpoint, found: Text, wanted: Text) -> Text:
     return say("the weights file '{file}' is that of a TabPFN {found}; take the {wanted}'s", file=checkpoint.path.name, found=found, wanted=wanted)
 
 

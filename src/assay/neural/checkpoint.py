@@ -29,6 +29,7 @@ _STORAGES = {"torch.FloatStorage": ("F32", 4), "torch.DoubleStorage": ("F64", 8)
              "torch.BFloat16Storage": ("BF16", 2), "torch.LongStorage": ("I64", 8), "torch.IntStorage": ("I32", 4),
              "torch.ShortStorage": ("I16", 2), "torch.CharStorage": ("I8", 1), "torch.ByteStorage": ("U8", 1), "torch.BoolStorage": ("BOOL", 1)}
 _SIZES = dict(_STORAGES.values())
+_BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error, zlib.error)  # what a damaged zip makes zipfile raise
 _OTHERS = {b"version https://git-lfs": say("a pointer of git-lfs, not the file that it stands for"), b"CBM1": say("a CatBoost model"),
            b"tree\n": say("a LightGBM model"), b"GGUF": say("a language model in GGUF"), b"<": say("a web page"), b"\x89PNG": say("an image"),
            b"\x80": say("a bare pickle, as torch wrote before version 1.6; such files can run code and are not opened")}
@@ -83,13 +84,10 @@ class Checkpoint:
             at += tensor.bytes
         raw = json.dumps(head).encode()
         raw += b" " * (-len(raw) % 8)
-        try:
-            with target.open("wb") as out:
-                out.write(struct.pack("<Q", len(raw)) + raw)
-                for chunk in self._numbers():
-                    out.write(chunk)
-        except (zipfile.BadZipFile, EOFError, zlib.error):  # the numbers are not those that were written
-            raise _damaged(self.path) from None
+        with target.open("wb") as out:
+            out.write(struct.pack("<Q", len(raw)) + raw)
+            for chunk in self._numbers():
+                out.write(chunk)
 
     def _numbers(self) -> Iterator[Any]:
         """The bytes of every tensor, in the order of their names."""
@@ -106,7 +104,10 @@ class Checkpoint:
             held: tuple[str, bytes] = ("", b"")
             for tensor in ordered:
                 if held[0] != tensor.member:
-                    held = (tensor.member, archive.read(tensor.member))
+                    try:
+                        held = (tensor.member, archive.read(tensor.member))
+                    except (*_BROKEN, OSError):  # checksums say that the numbers are not those that were written
+                        raise _damaged(self.path) from None
                 size = _SIZES[tensor.kind]
                 numbers = np.frombuffer(held[1], dtype=f"V{size}")[tensor.offset // size:]
                 strides = [size * step for step in tensor.strides or ()]
@@ -197,7 +198,7 @@ def _torch_file(path: Path) -> Checkpoint:
             if members[pickles[0]].file_size > _MOST_PICKLE or (order and (order.file_size > 9 or archive.read(order) != b"little")):
                 raise _damaged(path)
             raw = archive.read(pickles[0])
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error):
+    except _BROKEN:
         raise _damaged(path) from None
 
     def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
@@ -259,7 +260,7 @@ def _walk(raw: bytes, tensor: Callable[..., Tensor], path: Path) -> Any:
             return tensor(*given)
         if name in ("torch._utils._rebuild_parameter", "torch.device"):
             return given[0]
-        if name in ("torch.Size", "builtins.set", "collections.OrderedDict"):
+        if name in ("torch.Size", "builtins.set", "__builtin__.set", "collections.OrderedDict"):
             made = given[0] if given else ()
             return dict(made) if name == "collections.OrderedDict" else list(made)
         raise Unreadable(say("the weights file '{file}' wants '{name}' to be run while it is read, so it was not opened", file=path.name, name=name))
