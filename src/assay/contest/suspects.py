@@ -55,6 +55,9 @@ def label_errors(data: Dataset, task: Task, *, seed: int, seconds: float, predic
     predict: (train, asked) -> raw predictions (n, task.width) of a model fitted on `train`; None: trees, or a line where there are texts.
     `figure["suspects"]` lists the 20 worst: row (from 1, as in the file), given, suggested, doubt (0-1).
     """
+    if predict is None:
+        import lightgbm  # noqa: F401  its first import takes seconds, which the first fit should not be judged by
+
     deadline = time.monotonic() + seconds
     rng = np.random.default_rng(seed)
     looked, found = _affordable(data, rng, MOST_ROWS), None
@@ -150,7 +153,7 @@ def _share_wrong(truth: np.ndarray, shares: np.ndarray) -> tuple[float, float, b
     """(low, high, flat): bounds of the share of wrong labels, from the contradictions among the rows of which the model is surest.
 
     Flat: they are no rarer in the surest quarter than in the second, and no class is contradicted so often that it is rather not recognised.
-    Then low is the lower end for the surest tenth, where nature adds least, and high the upper end for the surest half.
+    Then low is the lower end for the surest tenth (or quarter, or half, if lower), where nature adds least, and high the upper end for the surest half.
     """
     sure, wrong = shares.max(axis=1), shares.argmax(axis=1) != truth
     order = np.argsort(-sure, kind="stable")
@@ -160,8 +163,8 @@ def _share_wrong(truth: np.ndarray, shares: np.ndarray) -> tuple[float, float, b
     error = math.sqrt((a * (1 - a) + b * (1 - b) + 1 / quarter**2) / quarter)
     known = all(wrong[truth == k].mean() <= 0.5 for k in np.unique(truth))
     if known and a >= 0.6 * b and b - a <= 0.5 * c + 2 * error and c > 0.004:
-        surest = wrong[order[:tenth]]
-        return _wilson(int(surest.sum()), tenth)[0], _wilson(int(half.sum()), len(half))[1], True
+        low = min(_wilson(int(part.sum()), len(part))[0] for part in (wrong[order[:tenth]], top, half))
+        return low, _wilson(int(half.sum()), len(half))[1], True
     return 0.0, _wilson(int(top.sum()), quarter)[1], False
 
 

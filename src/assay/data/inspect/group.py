@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from assay.data.dataset import Dataset
-from assay.data.inspect.names import names_a_fold, names_a_unit
+from assay.data.inspect.names import ambiguous, names_a_fold, names_a_unit
 from assay.data.inspect.quick import design, nearest, out_of_fold, telling
 from assay.data.inspect.relate import agreement, intraclass, mean_over_groups
 from assay.data.inspect.view import Cells, View
@@ -77,6 +78,8 @@ def groupings(data: Dataset, *, labels: bool, seed: int) -> list[Grouping]:
         levels = (series.n_unique() if len(series) <= EXACT else int(series.approx_n_unique())) - (series.null_count() > 0)  # type: ignore[arg-type]
         if 5 <= levels <= 0.8 * len(data) and series.null_count() <= 0.2 * len(data):
             rank = names_a_unit(name)
+            if rank == 2 and ambiguous(name) and series.dtype == pl.String and not _keys(series):
+                rank = 0
             if rank > 0:
                 named.append((rank, name, levels))
             elif 10 <= levels <= len(data) / 2 and len(data) / levels <= 500:
@@ -93,6 +96,12 @@ def groupings(data: Dataset, *, labels: bool, seed: int) -> list[Grouping]:
     chosen = named + [item for _, item in sorted(kept, key=lambda pair: -pair[0])[:MOST_UNNAMED]]
     return [_measure(View.of(data, labels=labels, seed=seed, rows=rows_by_group(data, name, levels, seed)), name, rank, levels)
             for rank, name, levels in chosen]
+
+
+def _keys(series: pl.Series) -> bool:
+    """Values such as S07 or 1203, not words."""
+    some = series.head(5000).drop_nulls().unique()
+    return len(some) > 0 and int(some.str.contains(r"\d").sum()) >= 0.5 * len(some)
 
 
 def rows_by_group(data: Dataset, name: str, levels: int, seed: int) -> np.ndarray:

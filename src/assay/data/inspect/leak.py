@@ -15,8 +15,9 @@ from assay.words import say
 
 # A legitimate column can be nearly perfect too: the hormone that defines a disease leaves 0.03 of the guessing error (annthyroid), petal width
 # 0.06 (iris), carat 0.06 of the variance of diamonds' prices. So 'leak' asks for next to nothing left, and for other columns that are far behind.
-SUSPECT = {True: 0.06, False: 0.02}  # by labels: what a column may leave and still be looked at
+SUSPECT = {True: 0.12, False: 0.02}  # by labels: what a column may leave and still be looked at
 LEAK = {True: 0.01, False: 1e-3}
+NAMED = 0.06  # what a column may leave to be called the same fact because it is named like the answer
 FAR = 5.0  # times the column's error that the other columns together have to leave
 _DULL = {"is", "has", "the", "of", "in", "two", "year", "years", "total", "value", "label", "class", "target", "flag", "y", "id", "no", "next", "month", "name"}
 
@@ -41,11 +42,16 @@ def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[l
         suspects = [leak for leak in suspects if leak.exact or leak.error < 0.1 * persists]
     if not suspects or len(view) < 40:
         return [], []
-    names = {leak.column for leak in suspects}
-    others = rest.error([c for c in inputs if c.name not in names], view)
+    best = {leak.column for leak in suspects if leak.exact or leak.error <= LEAK[view.labels]}
+    easy = len(best) >= 3 and len(best) >= 0.5 * len(inputs)  # most columns answer all by themselves: an easy question, not a leak
     findings, certain = [], []
+    left: dict[frozenset[str], float] = {}
     for leak in sorted(suspects, key=lambda leak: leak.error):
-        alike = view.labels and named_alike(leak.column, view.data.y.name)
+        alike = view.labels and leak.error <= NAMED and named_alike(leak.column, view.data.y.name)
+        without = frozenset(best | {leak.column})  # nearly as good ones stay: where they know it too, the question is easy
+        if not leak.exact and without not in left:
+            left[without] = 0.0 if easy else rest.error([c for c in inputs if c.name not in without], view)
+        others = left.get(without, 1.0)
         if not leak.exact and not alike and others < max(FAR * leak.error, 0.05):
             continue
         sure = leak.exact or alike or leak.error <= LEAK[view.labels]
@@ -84,7 +90,9 @@ def named_alike(name: str, target: str) -> bool:
 
 
 def _finding(leak: Leak, level: str, others: float, view: View) -> Finding:
-    figure = {"left": round(leak.error, 6), "left_by_the_others": round(others, 4), "copy": leak.exact, "rows": len(view), "sampled": not view.whole}
+    figure = {"left": round(leak.error, 6), "copy": leak.exact, "rows": len(view), "sampled": not view.whole}
+    if not leak.exact:
+        figure["left_by_the_others"] = round(others, 4)
     if leak.exact:
         text = say("'{column}' is the answer itself, in other words or another unit: each of its values goes with one value of '{target}'.",
                    column=leak.column, target=view.data.y.name)

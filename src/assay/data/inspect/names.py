@@ -11,6 +11,8 @@ _UNIT_WORDS = {
     "site", "animal", "mouse", "rat", "cow", "donor", "specimen", "sample", "slide", "plate", "case", "run", "group", "cluster", "driver", "vehicle",
     "player", "employee", "worker", "operator", "rater", "borrower", "account", "essay_set", "essayset", "prompt", "experiment", "invoice", "order", "visitor",
 }
+_AMBIGUOUS = {"subject", "class", "group", "unit", "case", "order", "site", "run", "trial", "sample", "cluster", "prompt", "account", "session", "family", "plate",
+              "member"}  # 'subject' is a person in a study and mathematics in a school
 _UNIT_CHINESE = re.compile(r"患者|病人|病历|住院号|就诊卡|被试|受试者|参与者|用户|客户|会员|顾客|家庭|户号|设备|机器|机组|机台|机床|发动机|电池|轴承|传感器|学校|班级|学生|学号|教师|"
                            r"说话人|讲话人|作者|批次|批号|炉号|卷号|会话|医院|科室|动物|样本|样品|实验|试验|司机|驾驶员|车辆|车牌|员工|工号|操作员|借款人|账户|账号|分组|组号|姓名")
 _PLACE_WORDS = {"store", "shop", "product", "item", "sku", "article", "region", "city", "state", "country", "province", "county", "zip", "zipcode", "postcode",
@@ -48,6 +50,12 @@ def names_a_unit(name: str) -> int:
     if set(words) & _PLACE_WORDS or glued in _PLACE_WORDS:
         return -1
     return 1 if keyed or re.search(r"编号|号码|代码|号$", name) else 0
+
+
+def ambiguous(name: str) -> bool:
+    """The word for a unit means other things too; then the values have to look like keys."""
+    found = set(tokens(name)) & _UNIT_WORDS
+    return bool(found) and found <= _AMBIGUOUS and not set(tokens(name)) & {"id", "no", "nr", "uid", "uuid"}
 
 
 def calendar_part(name: str) -> int | None:

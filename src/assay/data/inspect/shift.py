@@ -33,7 +33,7 @@ def _told(view: View, late: np.ndarray, apart: set[str], column: str | None, in_
     rng = np.random.default_rng(view.seed)
     rows = np.sort(rng.choice(len(view), min(len(view), ROWS), replace=False))
     mark = late[rows].astype(np.float64)
-    inputs = [c.of(rows) for c in view.inputs if c.name not in apart and c.levels > 1 and names_a_unit(c.name) <= 0 and calendar_part(c.name) is None]
+    inputs = [c.of(rows) for c in view.inputs if _says_where(c, apart)]
     if not inputs or mark.sum() < 20 or (1 - mark).sum() < 20:
         return []
     y = mark[:, None]
@@ -55,6 +55,11 @@ def _told(view: View, late: np.ndarray, apart: set[str], column: str | None, in_
                    "{names}.", auc=area, names=names)
     advice = say("What was learnt on one part may not hold on the other. Find out what changed; judge on rows like those to come.")
     return [Finding("shift", "warning" if column else "note", text, advice, tuple(names), figure)]
+
+
+def _says_where(cells: Cells, apart: set[str]) -> bool:
+    """An input that can differ between parts of a table for a reason that matters: no key, no clock, no name of the part itself."""
+    return cells.name not in apart and cells.levels > 1 and names_a_unit(cells.name) <= 0 and calendar_part(cells.name) is None and not names_a_fold(cells.name)
 
 
 def _score(cells: Cells, mark: np.ndarray) -> np.ndarray:
