@@ -28,8 +28,10 @@ from assay.contest.run import line_up, play
 from assay.contest.suspects import label_errors
 from assay.contest.workers import Workers
 from assay.data.dataset import KINDS, Dataset, Schema
+from assay.data.disk import Shelf
 from assay.data.inspect import findings
 from assay.data.inspect.base import LEVELS, Finding
+from assay.data.load import shown
 from assay.data.read import read
 from assay.data.split import Split
 from assay.errors import InputError
@@ -87,7 +89,7 @@ def run(
     folder = Folder(fresh_folder(source, out))
     observe(Event("clock", "", -1, clock.total_s))
     with Workers(IMPORTS) as workers:
-        asked = _ask(source, case)
+        asked = _ask(source, case, folder.path / "columns")
         for note in (*columns_read(asked.data.schema), *asked.notes):
             observe(note)
         findings = [] if case.work else _findings(asked, case, seconds=min(10.0, 0.05 * case.time_s))
@@ -101,7 +103,7 @@ def run(
         data_about = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "assay": assay.__version__, "split": how.json(),
                       "notes": [n.json() for n in asked.notes], "findings": [f.json() for f in findings]}
         try:
-            folder.begin(case, asked.task, asked.data, parts, data_about)
+            folder.begin(case, asked.task, asked.data, parts, data_about, asked.shelf)
             return _play_and_judge(Arena(folder, case, asked.task, workers, clock, observe), asked.data, parts, entries)
         except BaseException:
             if not any(t.status == "done" for t in folder.trials()):
@@ -127,17 +129,20 @@ class _Asked:
     data: Dataset
     task: Task
     notes: list[Text]
+    shelf: Shelf | None = None
 
 
 def _case(source: Any, target: str | None, options: dict[str, Any]) -> Case:
     case = Case.of(options | {"target": target} if target else options)
     if case.work and not options.keys() & {"time", "time_s"}:
         case = replace(case, time_s=DAY_S)
-    return replace(case, data=_shown(source) if isinstance(source, (str, Path)) else case.data)
+    return replace(case, data=shown(source) if isinstance(source, (str, Path)) else case.data)
 
 
-def _ask(source: Any, case: Case) -> _Asked:
-    reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query)
+def _ask(source: Any, case: Case, folder: Path | None = None) -> _Asked:
+    """folder: where the columns of a table larger than memory may lie."""
+    reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query,
+                   memory_mb=case.memory_mb, timeout_s=case.time_s, seed=case.seed, folder=folder)
     data, notes = reading.dataset, []
     if case.drop:
         absent = [n for n in case.drop if n not in data.frame.columns]
@@ -149,18 +154,11 @@ def _ask(source: Any, case: Case) -> _Asked:
     data, missing = with_answers(data, case)
     task, why = task_of(case, data)
     data, belongs = with_structure(case, task, data)
-    return _Asked(data, task, [*reading.notes, *notes, *missing, why, *([belongs] if belongs else [])])
+    return _Asked(data, task, [*reading.notes, *notes, *missing, why, *([belongs] if belongs else [])], reading.shelf)
 
 
 def _findings(asked: _Asked, case: Case, *, seconds: float) -> list[Finding]:
     return findings(asked.data, labels=asked.task.name != "regress", seed=case.seed, seconds=seconds)
-
-
-def _shown(source: str | Path) -> str:
-    """A path as it was given; a database URL without its password."""
-    import re
-
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", str(source))
 
 
 def resume(path: str | Path, *, observe: Callable[[Event | Text], None] = lambda event: None, since_process_start: bool = False) -> Run:

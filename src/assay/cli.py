@@ -167,13 +167,14 @@ def judge_command(
 @app.command(name="predict", help=say("Answer the rows of FILE with a bundle.\n\nassay predict RUN/winner.assay new.csv -o out.csv").to(LANG))
 def predict_command(
     bundle: Annotated[Path, typer.Argument(help=say("A .assay file.").to(LANG))],
-    file: Annotated[Path, typer.Argument(help=say("Rows to answer: csv, tsv, parquet or jsonl.").to(LANG))],
+    file: Annotated[str, typer.Argument(help=say("Rows to answer: whatever run takes.").to(LANG))],
+    query: Query = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help=say("Where to write: csv, tsv, parquet or jsonl (default: csv to standard output).").to(LANG))] = None,
     lang: Lang = LANG,
 ) -> None:
     from assay.ship.batch import predict_file
 
-    rows = predict_file(bundle, file, out)
+    rows = predict_file(bundle, file, out, query=query)
     if out is not None:
         typer.echo(say("{rows:,} rows answered: {out}", rows=rows, out=str(out)).to(lang), err=True)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from assay.case import Case
 from assay.data import split as splitting
 from assay.data.dataset import Dataset, Schema
+from assay.data.disk import Shelf, mapped, stored
 from assay.data.split import Split
 from assay.errors import InputError
 from assay.tasks import find
@@ -91,6 +92,11 @@ class Folder:
         return self.path / "data.arrow"
 
     @property
+    def columns(self) -> Path:
+        """In place of `data_file` where the table is large: a file a column."""
+        return self.path / "data"
+
+    @property
     def rows_file(self) -> Path:
         """The number of each row in the file that was read."""
         return self.path / "rows.npy"
@@ -118,12 +124,16 @@ class Folder:
         """`model/` (what the model dumped) and `calibration.json`."""
         return self.path / "models" / key
 
-    def begin(self, case: Case, task: Task, data: Dataset, splits: list[Split], about: dict[str, Any]) -> None:
-        """Write what every child reads. The case file comes last: a folder without it never began."""
+    def begin(self, case: Case, task: Task, data: Dataset, splits: list[Split], about: dict[str, Any], shelf: Shelf | None = None) -> None:
+        """Write what every child reads. The case file comes last: a folder without it never began. shelf: what holds the columns on disk already."""
         for name in ("predictions", "models", "logs"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
-        data.frame.write_ipc(self.data_file.with_suffix(".tmp"), compression="uncompressed")
-        self.data_file.with_suffix(".tmp").replace(self.data_file)
+        if shelf is not None:
+            shelf.keep(data.frame, self.columns)
+        else:
+            data.frame.write_ipc(self.data_file.with_suffix(".tmp"), compression="uncompressed")
+            self.data_file.with_suffix(".tmp").replace(self.data_file)
+        shutil.rmtree(self.path / "columns", ignore_errors=True)  # links of what is kept, or of what is needed no more
         splitting.save(splits, self.splits_file)
         if data.rows is not None:
             np.save(self.rows_file, data.rows)
@@ -142,7 +152,7 @@ class Folder:
         case = Case.of(about["case"])
         task = find(about["task"]["task"]).from_json(about["task"])
         rows = np.load(self.rows_file, mmap_mode="r", allow_pickle=False) if self.rows_file.exists() else None
-        data = Dataset(_mapped(self.data_file), Schema.of(about["schema"]), rows)
+        data = Dataset(stored(self.columns) if self.columns.is_dir() else mapped(self.data_file), Schema.of(about["schema"]), rows)
         return case, task, data, splitting.load(self.splits_file), about
 
     def append(self, trial: Trial) -> None:
@@ -178,15 +188,6 @@ class Folder:
         """(row numbers, raw predictions) of the rows that this trial held out of train."""
         with np.load(self.validation_file(trial.key), allow_pickle=False) as saved:
             return saved["rows"], saved["prediction"]
-
-
-def _mapped(path: Path) -> pl.DataFrame:
-    """The frame over the file's own pages: children share one copy in memory (polars 2 reads IPC into its own)."""
-    import pyarrow as pa
-
-    frame = pl.from_arrow(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def write_json(path: Path, packed: Any) -> None:

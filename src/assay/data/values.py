@@ -96,6 +96,14 @@ def as_float(column: pl.Series) -> pl.Series:
 
 def labels(column: pl.Series) -> pl.Series:
     """Any column as labels: blanks around them removed, 'True' is 'true', '2.0' is '2' (a whole number that met a gap)."""
+    if column.dtype == pl.String and len(column) >= 100_000:  # a few labels many times, most often written as they should be
+        few = column.unique()
+        if len(few) < len(column) // 10 and _labels_of(few).equals(few):
+            return column
+    return _labels_of(column)
+
+
+def _labels_of(column: pl.Series) -> pl.Series:
     if column.dtype == pl.Boolean:
         return column.cast(pl.String)
     if column.dtype.is_float():
@@ -121,7 +129,9 @@ def label(cell: str) -> str | None:
 
 def blank_to_null(column: pl.Series) -> pl.Series:
     blank = column.str.strip_chars() == ""
-    return column.set(blank, None) if bool(blank.any()) else column
+    if not bool(blank.any()):
+        return column
+    return column.alias("").set(blank, None).alias(column.name)  # a name such as '^a.*$' would be taken for a pattern
 
 
 def instants(series: pl.Series) -> pl.Series:

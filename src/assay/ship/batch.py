@@ -15,15 +15,15 @@ _WRITERS: dict[str, Callable[..., None]] = {".csv": pl.DataFrame.write_csv, ".pa
             ".ndjson": pl.DataFrame.write_ndjson}
 
 
-def predict_file(bundle: Path, source: Path, out: Path | None) -> int:
+def predict_file(bundle: Path, source: str | Path, out: Path | None, *, query: str | None = None) -> int:
     """Write one answer a row, in the order of the rows; returns how many. The file appears whole or not at all.
 
-    out None: csv to standard output. Raises BundleError, ReadError, InputError.
+    query: what to select, where `source` is the URL of a database. out None: csv to standard output. Raises BundleError, ReadError, InputError.
     """
     suffix = out.suffix.lower() if out else ".csv"
     if suffix not in {*_WRITERS, ".tsv"}:
         raise InputError("'{path}' cannot be written: the name has to end in .csv, .tsv, .parquet or .jsonl.", path=str(out))
-    answers = load(bundle).predict(source)
+    answers = load(bundle).predict(source, query=query)
     if out is None:
         sys.stdout.write(answers.write_csv())
         return answers.height

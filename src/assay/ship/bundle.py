@@ -57,10 +57,10 @@ class Bundle:
         object.__setattr__(self, "_readers", readers(self.schema.without_target()))
         object.__setattr__(self, "_answer_row", getattr(self.task, "answer_row", None) or self._answer_by_frame)
 
-    def predict(self, asked: Any) -> Any:
+    def predict(self, asked: Any, *, query: str | None = None) -> Any:
         """Answers, one row each, as the kind of table that was given: polars, pandas (same index), Arrow, or a list of dicts.
-        For a path: polars. Raises InputError or ReadError if the rows do not have the columns of the schema."""
-        data = conform(asked, self._asked)  # type: ignore[attr-defined]
+        For a path, or a database URL with a `query`: polars. Raises InputError or ReadError if the rows do not have the columns of the schema."""
+        data = conform(asked, self._asked, query=query)  # type: ignore[attr-defined]
         answers = self.task.answers(self.task.calibrated(self.model.predict(data), self.calibration))
         return _as_given(asked, answers)
 
