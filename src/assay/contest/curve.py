@@ -179,11 +179,13 @@ def rows_sentence(name: str, unit: Text, curve: Curve, *, times: float = 2.0) ->
 class Crossing:
     """From how many rows on the large model pays (kind 'from'), or up to how many it does ('until'); None: that cannot be told, `reason` says why.
 
-    rows, low, high: the median crossing and its interval; None where unknown, high None if beyond `most` times the rows.
-    share: of the draws that cross (from or until, whichever is more) within `most`. pays_now: share of draws that pay at `have` rows.
+    rows, low, high: the median crossing and its interval, None where that cannot be told; at `first`, the smallest size that both
+    have, they mean "here or earlier". share: of the draws in which the large one starts to pay within `most` times the
+    rows (kind 'until': stops). pays_now: share of the draws in which it pays at `have` rows.
     """
 
     kind: str | None
+    first: int
     have: int
     rows: int | None
     low: int | None
@@ -194,17 +196,21 @@ class Crossing:
     reason: Text | None = None
 
     def sentence(self, large: str, small: str) -> Text:
-        same = {"large": large, "small": small, "rows": self.rows, "low": self.low, "high": self.high, "have": self.have, "percent": self.confidence * 100}
+        same = {"large": large, "small": small, "rows": self.rows, "low": self.low, "high": self.high, "have": self.have, "first": self.first,
+                "percent": self.confidence * 100}
         if self.kind is None:
             return say("From how many rows on {large} pays against {small} cannot be told: {reason}.", **same | {"reason": self.reason})
         if self.reason is not None:
             return say("{large} against {small}: {reason}.", **same | {"reason": self.reason})
         if self.kind == "until":
             return say("{large} pays against {small} up to about {rows:,} rows only [{percent:.0f} % interval {low:,} to {high:,}]; you have {have:,}.", **same)
+        if self.low == self.first:
+            return say("{large} pays against {small} from about {rows:,} rows on [{percent:.0f} % interval: {high:,} at most; {first:,} is the smallest size "
+                       "measured]; you have {have:,}.", **same)
         return say("{large} pays against {small} from about {rows:,} rows on [{percent:.0f} % interval {low:,} to {high:,}]; you have {have:,}.", **same)
 
     def json(self) -> dict[str, Any]:
-        return {**{k: getattr(self, k) for k in ("kind", "have", "rows", "low", "high", "share", "pays_now", "confidence")},
+        return {**{k: getattr(self, k) for k in ("kind", "first", "have", "rows", "low", "high", "share", "pays_now", "confidence")},
                 "reason": self.reason.json() if self.reason else None}
 
 
@@ -221,7 +227,7 @@ def crossing(large: Sequence[Point], small: Sequence[Point], clusters: np.ndarra
     have = max((p.rows for p in (*large, *small)), default=0)
     if one.after is None or two.after is None:
         why = say("of the large model, {reason}", reason=one.reason) if one.reason else say("of the small model, {reason}", reason=two.reason)
-        return Crossing(None, have, None, None, None, None, None, confidence, why)
+        return Crossing(None, 0, have, None, None, None, None, None, confidence, why)
     first = max(one.sizes[0], two.sizes[0])
     grid = np.unique(np.r_[np.geomspace(first, have, 60), np.geomspace(have, have * most, 120)])
     here = int(np.searchsorted(grid, have))
@@ -232,32 +238,32 @@ def crossing(large: Sequence[Point], small: Sequence[Point], clusters: np.ndarra
 
 def _read(pays: np.ndarray, grid: np.ndarray, here: int, most: float, confidence: float) -> Crossing:
     """pays: (draws, sizes) whether the large one pays."""
-    draws = np.arange(len(pays))
-    now = pays[:, here]
-    back = ~pays[:, here::-1]  # from here to smaller sizes
-    ahead = pays[:, here:]
-    unbroken = np.where(back.any(axis=1), back.argmax(axis=1), here + 1)
-    start = np.where(now, grid[np.maximum(here + 1 - unbroken, 0)], np.where(ahead.any(axis=1), grid[here + ahead.argmax(axis=1)], np.inf))
-    stops = ~ahead
-    earlier = ~back
-    stop = np.where(now, np.where(stops.any(axis=1), grid[here + stops.argmax(axis=1)], np.inf),
-                    np.where(earlier.any(axis=1), grid[here - earlier.argmax(axis=1)], -np.inf))
+    now, ahead, back = pays[:, here], pays[:, here:], pays[:, here::-1]  # back: from here to smaller sizes
+
+    def when(hit: np.ndarray, step: int, otherwise: float) -> np.ndarray:
+        """The size of the first hit in each draw, going from here in steps of +1 or -1."""
+        return np.where(hit.any(axis=1), grid[here + step * hit.argmax(axis=1)], otherwise)
+
+    unbroken = np.where(back.all(axis=1), here + 1, (~back).argmax(axis=1))  # sizes in a row, up to here, that pay
+    start = np.where(now, grid[np.minimum(here + 1 - unbroken, here)], when(ahead, 1, np.inf))
+    stop = np.where(now, when(~ahead, 1, np.inf), when(back, -1, -np.inf))
     tail = (1 - confidence) / 2
-    always = unbroken[draws] == here + 1
-    pays_now, starts, ends = float(now.mean()), float(np.isfinite(start).mean()), float(np.isfinite(stop).mean())
+    always, pays_now, starts, ends = float(back.all(axis=1).mean()), float(now.mean()), float(np.isfinite(start).mean()), float(np.isfinite(stop).mean())
     have, first, far = int(grid[here]), int(grid[0]), int(grid[here] * most)
 
-    def told(kind: str, when: np.ndarray, share: float, reason: Text | None = None) -> Crossing:
-        low, middle, high = np.quantile(when, [tail, 0.5, 1 - tail], method="inverted_cdf")
-        return Crossing(kind, have, int(middle), int(low), int(high), share, pays_now, confidence, reason)
+    def told(kind: str, at: np.ndarray, share: float, reason: Text | None = None) -> Crossing:
+        low, middle, high = np.quantile(at, [tail, 0.5, 1 - tail], method="inverted_cdf")
+        return Crossing(kind, first, have, int(middle), int(low), int(high), share, pays_now, confidence, reason)
 
     def untold(reason: Text, kind: str | None = None) -> Crossing:
-        return Crossing(kind, have, None, None, None, max(starts, 0.0), pays_now, confidence, reason)
+        return Crossing(kind, first, have, None, None, None, starts, pays_now, confidence, reason)
 
-    if always.mean() >= 1 - tail and ends <= tail:
-        return told("from", start, starts, say("it pays at every size measured, from {first:,} rows on, and would with more", first=first))
     if pays[:, 0].mean() > max(0.5, pays[:, -1].mean()) and ends >= 1 - tail:
         return told("until", stop, ends)
+    if always >= 1 - tail:
+        if ends <= tail:
+            return told("from", start, starts, say("it pays at every size measured, from {first:,} rows on, and would with more", first=first))
+        return told("from", start, starts, say("it pays at every size measured, from {first:,} rows on", first=first))
     if starts >= 1 - tail:
         return told("from", start, starts)
     if starts <= tail:

@@ -78,6 +78,13 @@ def keep(model: Model, calibration: dict[str, Any], kept: Path) -> None:
     partial.replace(kept)
 
 
+def same_answers(before: Model, after: Model, asked: Dataset) -> None:
+    """A model that answers otherwise once it was packed and opened again fails here, with a sentence, and not at a user's."""
+    one, other = before.predict(asked), after.predict(asked)
+    if not np.allclose(one, other, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(one).max(initial=0.0)))):
+        raise AssayError("it answers otherwise once it was packed and opened again (by up to {gap:.3g})", gap=float(np.abs(one - other).max()))
+
+
 def latency(model: Model, task: Task, calibration: dict[str, Any], asked: Dataset, seconds: float) -> dict[str, float]:
     """Median and 95th percentile of one row at a time, in ms, after one warm-up row; rows repeat when there are few."""
     if "latency_ms" in model.facts:  # an endpoint has timed its own answers; asked again, they would come from the cache

@@ -18,6 +18,7 @@ from assay.contest.laws import TRAINING, Noise, posterior
 from assay.words import Text, say
 
 RESTED = 1 / 3  # no better held-out loss in this last share of the steps: it has stopped getting better
+WHOLE = 1000.0  # a whole training counts as so many rows: its noise does not depend on how many seconds it took
 PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
@@ -64,15 +65,22 @@ def more_training(trace: Sequence[Sequence[float | None]], *, seconds: float, ex
     best = np.minimum.accumulate(held)
     if best[-1] <= 0:
         return say("its held-out loss is not above zero, and no law of learning goes there")
-    last = steps[-1]
-    if best[-1] >= best[np.searchsorted(steps, last * (1 - RESTED), side="right") - 1]:
-        return say("its held-out loss had stopped falling in the last third of its training, so more time would not lower it")
-    at = np.array([best[max(np.searchsorted(steps, last * part, side="right") - 1, 0)] for part in PARTS])
-    when = seconds * np.array(PARTS)
-    after = posterior(when, np.log(at), np.zeros(DRAWS), seed=(seed, 3), noise=noise)
-    then = after.losses(np.array([seconds + extra]), single_fit=True)[:, 0]
+    if has_rested(steps, best):
+        return say("its held-out loss had stopped falling in the last third of its training, so more time would hardly lower it")
+    after = posterior(WHOLE * np.array(PARTS), np.log(best_so_far(steps, best)), np.zeros(DRAWS), seed=(seed, 3), noise=noise)
+    then = after.losses(np.array([WHOLE * (seconds + extra) / seconds]), single_fit=True)[:, 0]
     low, middle, high = np.quantile(np.minimum(then, best[-1]), [(1 - confidence) / 2, 0.5, (1 + confidence) / 2])  # its best state is kept
     return MoreTime(seconds, extra, float(best[-1]), float(middle), float(low), float(high), confidence)
+
+
+def has_rested(steps: np.ndarray, best: np.ndarray) -> bool:
+    """Whether the best held-out loss so far did not move in the last third of the steps."""
+    return bool(best[-1] >= best[max(np.searchsorted(steps, steps[-1] * (1 - RESTED), side="right") - 1, 0)])
+
+
+def best_so_far(steps: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """(4,) the best held-out loss at an eighth, a quarter, half and all of the steps."""
+    return np.array([best[max(np.searchsorted(steps, steps[-1] * part, side="right") - 1, 0)] for part in PARTS])
 
 
 def more_rows(curve: Curve, *, rows_used: int, train_rows: int, seconds: float, extra: float) -> MoreTime | Text:

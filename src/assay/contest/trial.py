@@ -17,7 +17,7 @@ import numpy as np
 
 from assay.contest.cost import Meter, peak_mb, prices
 from assay.contest.folder import Folder, Trial, write_json
-from assay.contest.measure import TrialClock, checked, keep, latency, size_mb
+from assay.contest.measure import TrialClock, checked, keep, latency, same_answers, size_mb
 from assay.contest.mix import mix
 from assay.contest.tune import tune
 from assay.data.dataset import Dataset
@@ -111,12 +111,14 @@ def play(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[s
 
     kept = folder.model_folder(key)
     counts = Trial(**same, status="done").contest
+    asked, online = test.asked(), bool(params.get("online", candidate.online))
     if counts:
         keep(model, calibration, kept)
-        model = candidate.build(task, data.schema, **params).load(kept / "model")
+        packed = candidate.build(task, data.schema, **params).load(kept / "model")
+        if candidate.rung not in ("llm", "external"):
+            same_answers(model, packed, asked.take(np.arange(min(8, len(asked)))))
+        model = packed
     clock.say("answering the test rows")
-    asked = test.asked()
-    online = bool(params.get("online", candidate.online))
     if not online and params.get("kind") not in ("command", "autogluon"):  # a program would run once more, learning included
         model.predict(asked.take(np.arange(min(2, len(asked)))))  # imports and first touches are no cost of a row
     meter = Meter()

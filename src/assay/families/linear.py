@@ -170,7 +170,7 @@ class Linear(Model):
     def dump(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
-        arrays: dict[str, np.ndarray] = {"coef": np.ascontiguousarray(self.coef), "intercept": self.intercept, "knots": self.knots, **self.text.arrays()}
+        arrays: dict[str, np.ndarray] = {"coef": np.ascontiguousarray(self.coef), "intercept": self.intercept, "knots": np.ascontiguousarray(self.knots), **self.text.arrays()}
         save_file(arrays, folder / "linear.safetensors")
         (folder / "linear.json").write_text(json.dumps({"table": self.table.json(), "text": self.text.json()}))
 
