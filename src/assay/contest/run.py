@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from assay.case import Case
 from assay.contest.arena import SLOW_IMPORTS, Arena, Entry
+from assay.contest.evidence import MADE
 from assay.contest.folder import Trial
 from assay.data.dataset import Schema
 from assay.errors import InputError
@@ -24,6 +25,8 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
     found = discover("assay.families", Candidate)
     out = []
     for card in sorted(found.values(), key=lambda c: (RUNGS.index(c.rung), c.share, c.name)):
+        if card.name in MADE:  # made of finished candidates: `after` brings them
+            continue
         if card.instances is None:
             out.append(_entry(case, task, schema, card, card.name, None))
             continue
