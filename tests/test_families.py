@@ -9,7 +9,8 @@ from assay.families.base import RUNGS, Candidate
 from assay.registry import discover
 
 FOUND = discover("assay.families", Candidate)
-NEEDS_PARAMS = {"llm": "needs an endpoint: tests/test_llm.py", "hf": "needs a folder: tests/test_encoders.py",
+NEEDS_PARAMS = {"tabpfn": "needs weights: tests/test_in_context.py", "tabicl": "needs weights: tests/test_in_context.py",
+                "llm": "needs an endpoint: tests/test_llm.py", "hf": "needs a folder: tests/test_encoders.py", "student": "needs a teacher: tests/test_student.py",
                 "external": "needs a model: tests/test_external.py", "ensemble": "is made of others: tests/test_after.py"}
 
 

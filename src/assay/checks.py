@@ -15,7 +15,7 @@ import polars as pl
 
 from assay.data.dataset import KINDS, Dataset
 from assay.errors import AssayError
-from assay.families.base import RUNGS, Budget, Candidate, Model
+from assay.families.base import RUNGS, Budget, Candidate, Model, TooSlow
 from assay.tasks import known
 from assay.tasks.base import Task
 
@@ -64,6 +64,15 @@ def _behaves(candidate: Candidate, task: Task, data: Dataset, params: dict[str, 
     if task.width > 2:
         absent = train.take(task.truth(train) != 0)
         _shape(name, task, fitted(absent).predict(test.asked()), len(test))
+    for kind in ("number", "category", "text"):  # a table of one kind only is a table too
+        others = tuple(k for k in ("number", "category", "text", "time") if k != kind)
+        narrow = data.blind(others)
+        if kind in candidate.reads and narrow.schema.features and candidate.refuses(task, narrow.schema) is None:
+            try:
+                own = candidate.build(task, narrow.schema, **params).fit(train.blind(others), seed=1, budget=Budget(seconds=min(seconds, 20.0), predict_rows=len(test)))
+            except (TooSlow, AssayError):  # it may refuse, with a sentence
+                continue
+            _shape(name, task, own.predict(test.blind(others).asked()), len(test))
     gaps = Dataset(train.frame.with_columns([pl.lit(None).cast(t).alias(c) for c, t in train.frame.schema.items()
                                              if c == data.schema.of_kind("number")[0].name]), train.schema)
     _shape(name, task, fitted(gaps).predict(test.asked()), len(test))

@@ -189,13 +189,19 @@ def _rows(features: Any, rows: np.ndarray) -> Any:
 def _grow(grown: dict[str, Any], part: Any, valid: Any, rounds: Rounds, iterations: int) -> Any:
     """Trees until `rounds` says stop, then cut back to the best of them."""
     from catboost import CatBoost as Trees
+    from catboost import CatBoostError
 
     class Judged:
         def after_iteration(self, info: Any) -> bool:
             return not rounds.stop(next(iter(info.metrics["validation"].values()))[-1])
 
     made = Trees(grown | {"iterations": iterations, "use_best_model": False})
-    made.fit(part, eval_set=valid, callbacks=[Judged()])
+    try:
+        made.fit(part, eval_set=valid, callbacks=[Judged()])
+    except CatBoostError as error:
+        if "constant or ignored" not in str(error):
+            raise
+        raise TooSlow(say("no column holds anything to learn from")) from None
     made.shrink(rounds.best)
     return made
 

@@ -163,7 +163,7 @@ def _beside(codes: np.ndarray, grams: Any) -> Any:
     from scipy.sparse import csr_matrix, hstack
 
     n, width = codes.shape
-    table = csr_matrix((codes.ravel(), np.tile(np.arange(width), n), np.arange(0, n * width + 1, width)), shape=(n, width))
+    table = csr_matrix((codes.ravel(), np.tile(np.arange(width), n), np.arange(n + 1) * width), shape=(n, width))
     return hstack([table, grams], format="csr")
 
 
