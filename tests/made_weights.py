@@ -12,10 +12,10 @@ from pathlib import Path
 TINY_ICL = {"embed_dim": 16, "col_num_blocks": 1, "col_nhead": 2, "col_num_inds": 8, "row_num_blocks": 1, "row_nhead": 2, "row_num_cls": 2,
             "icl_num_blocks": 2, "icl_nhead": 2, "zero_init": False, "row_rope_interleaved": False, "num_quantiles": 99}
 TINY_PFN = {"tabpfn_v2": {"emsize": 12, "nlayers": 2, "nhead": 2},
-            "tabpfn_v2_5": {"emsize": 24, "nlayers": 3, "nhead": 2, "num_thinking_rows": 4},
-            "tabpfn_v3_5": {"embed_dim": 16, "dist_embed_num_blocks": 1, "dist_embed_num_heads": 2, "dist_embed_num_inducing_points": 8,
-                            "feat_agg_num_blocks": 1, "feat_agg_num_heads": 2, "feat_agg_num_cls_tokens": 2, "nlayers": 2, "icl_num_heads": 2,
-                            "icl_num_kv_heads_test": 1, "decoder_head_dim": 8, "decoder_num_heads": 2}}
+            "tabpfn_v2_5": {"emsize": 12, "nlayers": 2, "nhead": 2, "num_thinking_rows": 4}}
+_TINY_3 = {"embed_dim": 16, "dist_embed_num_blocks": 1, "dist_embed_num_heads": 2, "dist_embed_num_inducing_points": 8, "feat_agg_num_blocks": 1,
+           "feat_agg_num_heads": 2, "feat_agg_num_cls_tokens": 2, "nlayers": 2, "icl_num_heads": 2, "decoder_head_dim": 8, "decoder_num_heads": 2}
+TINY_PFN |= {"tabpfn_v3": _TINY_3, "tabpfn_v3_5": _TINY_3 | {"icl_num_kv_heads_test": 1}}
 
 
 def tabicl(path: Path, *, classes: int, **config) -> Path:
@@ -61,18 +61,18 @@ def taught_tabicl(path: Path, *, steps: int = 700) -> Path:
 
 
 def taught_tabpfn(path: Path, *, steps: int = 700) -> Path:
-    """A TabPFN 2.5 that has learnt the same."""
+    """A TabPFN 3 that has learnt the same."""
     import torch
 
     torch.manual_seed(0)
-    network, config = _pfn("tabpfn_v2_5", 3, 0)
+    network, config = _pfn("tabpfn_v3", 3, 0)
     network.train()
 
     def logits(x, y, shown):
         return network(x.transpose(0, 1), y[:, :shown].float().transpose(0, 1)).transpose(0, 1)
 
     _teach(network, logits, steps)
-    _save_pfn(path, "tabpfn_v2_5", network, config, None)
+    _save_pfn(path, "tabpfn_v3", network, config, None)
     return path
 
 
@@ -121,7 +121,7 @@ def _pfn(architecture: str, classes: int, bars: int):
 
 
 def _save_pfn(path: Path, architecture: str, network, config, borders) -> None:
-    """As the published files are: version 2 names no architecture, version 3.5 holds its own settings."""
+    """As the published files are: version 2 names no architecture, versions from 3 on hold their own settings."""
     import torch
     from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
     from tabpfn.constants import ModelVersion
@@ -133,7 +133,7 @@ def _save_pfn(path: Path, architecture: str, network, config, borders) -> None:
     whole = {"state_dict": state, "config": dataclasses.asdict(config)}
     if architecture != "tabpfn_v2":
         whole["architecture_name"] = architecture
-    if architecture == "tabpfn_v3_5":
+    if architecture in ("tabpfn_v3", "tabpfn_v3_5"):
         settings = dataclasses.asdict(InferenceConfig.get_default("multiclass", ModelVersion.V2_5))
         whole["inference_config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
     torch.save(whole, path)

@@ -18,6 +18,8 @@ from assay.words import Text, say
 
 MOST_ROWS, MOST_COLUMNS = 100_000, 2000  # what its authors tested TabICL 2 on
 
+TOGETHER = 20_000  # cells whose views are answered in one pass: a single row took 67 ms of CPU instead of 166 (500 rows shown, 8 views)
+
 
 class TabICLModel(InContext, Model):
     """params: `weights`, the path of a checkpoint as the hub repository jingang/TabICL holds them, or of the same as safetensors;
@@ -69,6 +71,7 @@ class _Shown:
 
     def answer(self, x: np.ndarray) -> np.ndarray:
         x = _coded(x, self.categories)
+        self.estimator.batch_size = None if x.size <= TOGETHER else 1
         if self.task.name == "classify":
             return self.estimator.predict_proba(x)
         if self.task.loss == "squared":

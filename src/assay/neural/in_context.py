@@ -8,7 +8,6 @@ shown rows and a json; opening it shows the rows again, which takes as long as t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -25,6 +24,7 @@ import polars as pl
 from assay.case import Case
 from assay.data.dataset import Dataset, Schema
 from assay.errors import InputError
+from assay.neural.base import digest_of
 from assay.neural.checkpoint import Checkpoint, Unreadable, checkpoint_of
 from assay.neural.context_plan import VIEWS, Plan, Shown, most_rows, planned
 from assay.neural.context_table import Table
@@ -34,6 +34,7 @@ from assay.words import Text, say
 
 _CHUNK_CELLS = 100_000  # cells answered in one pass: 0.5 GB inside a network of width 128
 _CHUNK_ROWS = 1024
+LOADING_SHARE = 0.8  # of a fit's time; with less than a fifth left nothing worth judging can be shown
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,16 @@ class InContext:
         self.seed = seed
         self._take(self.table.read(train.frame[order]), truth[order])
         self._open(checkpoint)
+        if budget.left() < (1 - LOADING_SHARE) * budget.seconds:
+            raise self.too_slow(say("loading {package} and its weights took {taken:.1f} of the {given:.1f} seconds", package=self.package,
+                                    taken=budget.seconds - budget.left(), given=budget.seconds))
         plan = self._planned(order, len(train), budget)
         self._take(self._x[: plan.rows], self._y[: plan.rows])
         self.views = plan.views
         budget.say(str(say("showing it {rows} rows", rows=plan.rows)))
         self._shown = self._show(plan.rows, plan.views)
         self.facts |= {
-            "weights": checkpoint.path.name, "weights_sha256": _digest(checkpoint.path), "parameters": checkpoint.weights,
+            "weights": checkpoint.path.name, "weights_sha256": digest_of(checkpoint.path)[:16], "parameters": checkpoint.weights,
             "context_rows": plan.rows, "views": plan.views, "cache_mb": round(self._shown.cache_bytes / 1e6, 1),
         }
         unread = [c.name for c in self.schema.of_kind("text")]
@@ -314,8 +318,3 @@ def bytes_of(*parts: Any) -> int:
             waiting += vars(part).values()
     return total
 
-
-def _digest(path: Path) -> str:
-    """The first 16 hex digits of its sha256: they name the weights in the report."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
