@@ -79,20 +79,10 @@ def score(windows: list[Window], noise: Noise, weights: np.ndarray) -> float:
     return float(np.mean([(one * np.where(has, total, 0)).sum() / (one * has).sum() for has, total, _ in densities(windows, noise, weights)]))
 
 
-def fit(windows: list[Window], start: Noise, rounds: int = 3) -> tuple[Noise, dict[str, float], dict[float, float], float]:
-    """(noise, weights of the laws, weights of the floors, mean log density), fitted in turns from even weights.
-
-    `trust` stays as it is: left free it runs towards 0 for 0.3 % of a better score, and a width that trusts nothing but three residuals is no help.
-    """
-    from scipy.optimize import minimize
-
+def fit(windows: list[Window], start: Noise, rounds: int = 3) -> tuple[Noise, dict[str, float], dict[float, float]]:
+    """(noise, weights of the laws, weights of the floors), fitted in turns from even weights."""
     names, levels = np.array([s.law.name for s in shapes()]), np.array([s.floor if s.law.floors else -1.0 for s in shapes()])
     laws, floors, one, noise = np.ones(len(LAWS)) / len(LAWS), np.ones(len(FLOORS)) / len(FLOORS), once_a_set(windows), start
-
-    def noise_of(x: np.ndarray) -> Noise:
-        seed, fade, drift = np.exp(np.clip(x, -6, 2))
-        return Noise(seed=float(seed), trust=start.trust, fade=float(fade), drift=float(drift))
-
     for _ in range(rounds):
         for _ in range(8):
             held = sum((one * has) @ part for has, _, part in densities(windows, noise, prior(laws, floors)))
@@ -100,9 +90,22 @@ def fit(windows: list[Window], start: Noise, rounds: int = 3) -> tuple[Noise, di
             laws = np.array([held[names == law.name].sum() for law in LAWS]) / held.sum() + 0.01
             floors = np.array([held[levels == f].sum() for f in FLOORS]) / held.sum() + 0.01
             laws, floors = laws / laws.sum(), floors / floors.sum()
-        weights = prior(laws, floors)
-        begin = np.log([noise.seed, noise.fade, max(noise.drift, 0.01)])
-        best = minimize(lambda x, w=weights: -score(windows, noise_of(x), w), begin, method="Nelder-Mead", options={"maxfev": 80, "xatol": 0.02, "fatol": 1e-4})
-        noise = noise_of(best.x)
-        print(f"  mean log density {-best.fun:.4f}: {noise}", flush=True)
-    return noise, dict(zip([law.name for law in LAWS], laws, strict=True)), dict(zip(FLOORS, floors, strict=True)), -float(best.fun)
+        noise = fit_noise(windows, noise, prior(laws, floors))
+    return noise, dict(zip([law.name for law in LAWS], laws, strict=True)), dict(zip(FLOORS, floors, strict=True))
+
+
+def fit_noise(windows: list[Window], start: Noise, weights: np.ndarray) -> Noise:
+    """The noise under which what came is likeliest, under these priors of the shapes.
+
+    `trust` stays as it is: left free it runs towards 0 for 0.3 % of a better score, and a width that trusts nothing but three residuals is no help.
+    """
+    from scipy.optimize import minimize
+
+    def of(x: np.ndarray) -> Noise:
+        seed, fade, drift = np.exp(np.clip(x, -6, 2))
+        return Noise(seed=float(seed), trust=start.trust, fade=float(fade), drift=float(drift))
+
+    begin = np.log([start.seed, start.fade, max(start.drift, 0.01)])
+    best = minimize(lambda x: -score(windows, of(x), weights), begin, method="Nelder-Mead", options={"maxfev": 80, "xatol": 0.02, "fatol": 1e-4})
+    print(f"  mean log density {-best.fun:.4f}: {of(best.x)}", flush=True)
+    return of(best.x)

