@@ -47,7 +47,7 @@ def absent(name: str, rung: str, status: str, reason: Any) -> dict[str, Any]:
 def verdict(outcome: str = "worth_it", *, task: str = "classify", money: bool = False, requests: float | None = 2e6, classes: int = 2,
             columns: int = 6, odd: bool = False) -> dict[str, Any]:
     """A whole verdict.json. odd: hostile and long names for column, class, candidate and reason."""
-    best = {"worth_it": 0.25, "not_worth_it": 0.40, "unknown": 0.295, "nothing_beats_naive": 0.688}[outcome]
+    best = {"worth_it": 0.25, "not_worth_it": 0.40, "unknown": 0.295, "nothing_beats_naive": 0.688, "not_a_result": 0.001}[outcome]
     small = 0.687 if outcome == "nothing_beats_naive" else 0.30
     scale = 40.0 if task == "regress" else 1.0
     large_name = LONG if odd else "minilm"
@@ -100,6 +100,9 @@ def verdict(outcome: str = "worth_it", *, task: str = "classify", money: bool = 
 
 
 def _sentence(outcome: str, large: str, unit: Any, a: float, b: float, effect: dict[str, Any]) -> Any:
+    if outcome == "not_a_result":
+        return say("This is not a result: {columns} give the answer away, and a score built on them says nothing about rows whose answer is not yet "
+                   "known. (With them {best} reaches a {unit} of {loss:.4g}.)", columns=["refund", "closed_at"], best=large, unit=unit, loss=a)
     if outcome == "nothing_beats_naive":
         return say("Nothing beats the naive answer: the best try, {best}, changes the {unit} by {gain:+.4g} ({percent:.0f} % interval "
                    "{low:+.4g} to {high:+.4g}) on {rows:,} test rows; a gain of {mde:.2g} would have been found.", best="boosting", unit=unit,
