@@ -16,6 +16,7 @@ from assay.words import Text, say
 
 LEAST_ROWS = 200
 LEAST_ROUNDS = 10  # at the highest learning rate, 0.3, ten rounds leave 3 % of the way (0.7 ** 10); fewer are no model
+PILOT_CLASSES = 20
 GAIN = 1e-4
 _PILOT = 2000  # texts on which reading is timed
 
@@ -67,10 +68,15 @@ class Rounds:
         self.short_of_time = self.took + self.took / ran > self.seconds
         return self.short_of_time or ran >= self.most or ran - self.best >= self.patience
 
-    def rate(self, rate: float, seconds: float) -> float | Text:
-        """After a pilot of a few rounds: the learning rate for as many rounds as `seconds` hold, or the reason why they are too few."""
-        if not math.isfinite(seconds):
-            return rate
+    @classmethod
+    def pilot(cls, seconds: float) -> Rounds:
+        """Three rounds, or one that shows that `seconds` hold fewer than ten. Many classes are a tree each in every round:
+        the pilot is grown on the labels modulo PILOT_CLASSES, and `rate` is told of it."""
+        return cls(most=3, seconds=seconds / LEAST_ROUNDS)
+
+    def rate(self, rate: float, seconds: float, classes: int = 0) -> float | Text:
+        """After a pilot: the learning rate for as many rounds as `seconds` hold, or the reason why they are too few."""
+        self.round_s *= max(1.0, classes / PILOT_CLASSES)
         rounds = int(seconds / max(self.round_s, 1e-6))
         if rounds < LEAST_ROUNDS:
             return say("one round of its trees takes {round} s, and its time is enough for {n} of them; it needs {least}",
@@ -79,7 +85,7 @@ class Rounds:
 
     def again(self, part: int, whole: int) -> tuple[int, float]:
         """(rounds, expected seconds) of the fit on all `whole` rows after this one on `part`: more rows bear a few more trees."""
-        rounds = max(1, round(self.best * (whole / part) ** 0.5))
+        rounds = min(self.most, max(1, round(self.best * (whole / part) ** 0.5)))
         return rounds, self.took * rounds / max(len(self.curve), 1) * whole / part
 
     def facts(self) -> list[list[Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.afford import Labels, Rounds, affordable, pace, settings
+from assay.data.afford import PILOT_CLASSES, Labels, Rounds, affordable, pace, settings
 from assay.data.dataset import Dataset, Schema
 from assay.data.encode import TableEncoder, TextEncoder
 from assay.data.split import holdout
@@ -62,12 +62,7 @@ class Boosting(Model):
         data = lgb.Dataset(x[rest], y[rest], categorical_feature=categories, free_raw_data=True)
         valid = data.create_valid(x[held], y[held])
         if budget.seconds < float("inf"):
-            pilot = Rounds(most=3)
-            _grow(lgb, grown, data, valid, pilot)
-            rate = pilot.rate(grown["learning_rate"], plan)
-            if not isinstance(rate, float):
-                raise TooSlow(rate)
-            grown["learning_rate"] = rate
+            grown["learning_rate"] = self._paced(lgb, grown, data, valid, plan)
         rounds = Rounds(most=most, seconds=plan, note=budget.say)
         self.booster = _grow(lgb, grown, data, valid, rounds)
         final, expected_s = rounds.again(len(rest), len(train))
@@ -79,6 +74,20 @@ class Boosting(Model):
             self.facts["rows_used"] = used
         self.facts |= {"rounds": self.booster.num_trees() // self.booster.num_model_per_iteration(), "loss_curve": rounds.facts()}
         return self
+
+    def _paced(self, lgb: Any, grown: dict[str, Any], data: Any, valid: Any, plan: float) -> float:
+        """The learning rate for the rounds that `plan` seconds hold; raises TooSlow if they are no model."""
+        pilot, many = Rounds.pilot(plan), len(self.labels.seen) > PILOT_CLASSES
+        truths = [(part, part.get_label()) for part in (data.construct(), valid.construct())] if many else []
+        for part, truth in truths:
+            part.set_label(truth % PILOT_CLASSES)
+        _grow(lgb, grown | {"num_class": PILOT_CLASSES} if many else grown, data, valid, pilot)
+        for part, truth in truths:
+            part.set_label(truth)
+        rate = pilot.rate(grown["learning_rate"], plan, len(self.labels.seen))
+        if not isinstance(rate, float):
+            raise TooSlow(rate)
+        return self.params.get("learning_rate", rate)
 
     def _settings(self, n: int, seed: int, budget: Budget) -> dict[str, Any]:
         objective: dict[str, Any] = {"objective": "binary"}
@@ -93,7 +102,8 @@ class Boosting(Model):
             self.params, SPACE, num_leaves=15 if small else 31 if n < 50_000 else 63, learning_rate=0.03 if n < 20_000 else 0.06,
             min_data_in_leaf=5 if n < 500 else 10 if small else 20, feature_fraction=0.8 if len(self.table.names) > 4 else 1.0,
             lambda_l2=1.0, cat_smooth=20.0)
-        chosen["learning_rate"] = pace(chosen["learning_rate"], budget.passes)
+        if "learning_rate" not in self.params:
+            chosen["learning_rate"] = pace(chosen["learning_rate"], budget.passes)
         return objective | chosen | {
             "bagging_fraction": 0.8, "bagging_freq": 1, "max_bin": 255,
             "seed": seed, "deterministic": True, "force_row_wise": True, "num_threads": 1 if cells < 200_000 else budget.threads, "verbosity": -1,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.afford import Labels, Rounds, affordable, pace, settings
+from assay.data.afford import PILOT_CLASSES, Labels, Rounds, affordable, pace, settings
 from assay.data.dataset import Dataset, Schema
 from assay.data.encode import TableEncoder, TextEncoder
 from assay.data.split import holdout
@@ -68,12 +68,14 @@ class CatBoost(Model):
         part, valid = Pool(_rows(x, rest), y[rest]), Pool(_rows(x, held), y[held])
         plan, most = budget.left() * 0.5, self._most_rounds(len(train), grown["depth"], budget)
         if budget.seconds < float("inf"):
-            pilot = Rounds(most=3)
-            tried = _grow(grown, part, valid, pilot, most)
-            rate = pilot.rate(tried.learning_rate_, plan)
+            pilot, tried = Rounds.pilot(plan), (grown, part, valid)
+            if len(self.labels.seen) > PILOT_CLASSES:
+                few = [Pool(_rows(x, rows), y[rows] % PILOT_CLASSES) for rows in (rest, held)]
+                tried = (grown | {"classes_count": PILOT_CLASSES}, *few)
+            rate = pilot.rate(_grow(*tried, pilot, most).learning_rate_, plan, len(self.labels.seen))
             if not isinstance(rate, float):
                 raise TooSlow(rate)
-            grown["learning_rate"] = rate
+            grown["learning_rate"] = self.params.get("learning_rate", rate)
         rounds = Rounds(most=most, seconds=plan, note=budget.say)
         self.trees = _grow(grown, part, valid, rounds, most)
         grown["learning_rate"] = self.trees.learning_rate_  # found from the number of rows and rounds, unless it was given
@@ -91,7 +93,7 @@ class CatBoost(Model):
 
     def _most_rounds(self, n: int, depth: int, budget: Budget) -> int:
         most = MOST_ROUNDS if n >= 1000 else MOST_ROUNDS // 2
-        return max(10, min(budget.passes or most, MOST_LEAVES // (2**depth * max(len(self.labels.seen), 1))))
+        return min(budget.passes or most, max(10, min(most, MOST_LEAVES // (2**depth * max(len(self.labels.seen), 1)))))
 
     def _settings(self, n: int, columns: int, seed: int, budget: Budget) -> dict[str, Any]:
         loss = "Logloss"
@@ -101,8 +103,8 @@ class CatBoost(Model):
             loss = "MultiClass"
         chosen = settings(self.params, SPACE, depth=6 if n >= 300 else 4)  # 64 leaves for so few rows tell nothing and take their time
         most = self._most_rounds(n, chosen["depth"], budget)
-        if most < MOST_ROUNDS // 2:  # CatBoost's own rule for the learning rate does not know so few rounds
-            chosen["learning_rate"] = pace(chosen.get("learning_rate", 0.03), most)
+        if most < MOST_ROUNDS // 2 and "learning_rate" not in chosen:  # CatBoost's own rule does not know so few rounds
+            chosen["learning_rate"] = pace(0.03, most)
         if loss == "MultiClass":
             chosen["classes_count"] = len(self.labels.seen)
         return chosen | {"loss_function": loss, "random_seed": seed, "thread_count": 1 if n * columns < 500_000 else budget.threads, "allow_writing_files": False,

@@ -22,12 +22,11 @@ from assay.words import say
 TREES = 100
 LEAST_TREES = 10
 TRIED = 25  # trees of a forest that only says which setting is better
-GRAMS = 2000  # n-grams read; the ones that tell most about the target become columns
-COLUMNS = 256
+GRAMS = 2000  # n-grams read; the `columns` of them that tell most about the target become columns
 MOST_NODES = 2_400_000  # of all trees, 8 bytes each on disk: 20 MB
-SMOOTHED = (0.0, 0.005, 0.02, 0.06)  # share of the prior in an answer
+SMOOTHED = (0.001, 0.005, 0.02, 0.06)  # share of the prior in an answer; never none, because full-grown trees are sure of everything
 SPACE: dict[str, Range | tuple[Any, ...]] = {
-    "max_features": Range(0.05, 1.0), "min_samples_leaf": Range(1, 50, log=True, whole=True), "prior_rows": Range(1.0, 100.0, log=True),
+    "max_features": Range(0.05, 1.0), "min_samples_leaf": Range(1, 50, log=True, whole=True), "columns": (64, 256, 1024),
 }
 
 
@@ -40,9 +39,9 @@ class ExtraTrees(Model):
 
     def __init__(self, task: Task, schema: Schema, **params: Any) -> None:
         super().__init__(task, schema, **params)
-        self.params = settings(params, SPACE)
+        self.params = settings(params, SPACE, columns=256)
         self.table = TableEncoder(self.schema)
-        self.levels = LevelMeans(prior=self.params.get("prior_rows", 10.0))
+        self.levels = LevelMeans()
         self.text = TextEncoder(self.schema, most=GRAMS, min_rows=5)
         self.grams = np.zeros(0, dtype=np.int64)  # of text.kept, those that became columns
         self.forest = Forest()
@@ -53,7 +52,7 @@ class ExtraTrees(Model):
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> ExtraTrees:
         whole = len(train)
-        columns = len(self.table.names) + COLUMNS * bool(self.text.columns)
+        columns = len(self.table.names) + self.params["columns"] * bool(self.text.columns)
         train = affordable(train, seed=seed, bytes_a_row=16 * columns + 400 + 1500 * len(self.text.columns), memory_mb=0.5 * budget.memory_mb,
                            reading_s=budget.left() / 3)
         truth = self.task.truth(train)
@@ -85,7 +84,7 @@ class ExtraTrees(Model):
         grams = None
         if self.text.columns:
             grams = self.text.fit_transform(train.frame)
-            self.grams = telling(grams[rest], y[rest], len(self.labels.seen), COLUMNS)
+            self.grams = telling(grams[rest], y[rest], len(self.labels.seen), self.params["columns"])
         return self._joined(codes, means, grams)
 
     def _joined(self, codes: np.ndarray, means: np.ndarray, grams: Any) -> np.ndarray:
@@ -143,8 +142,8 @@ class ExtraTrees(Model):
         import sklearn.ensemble  # noqa: F401  # a second or two the first time, which is no time of a tree
 
         begin = time.monotonic()
-        self._grown(x, y, setting, 2, seed, budget)
-        return (time.monotonic() - begin) / 2
+        self._grown(x, y, setting, 1, seed, budget)
+        return time.monotonic() - begin
 
     def _affordable_trees(self, tree_s: float, budget: Budget) -> int:
         """How many trees the time is enough for; raises TooSlow if they are no forest."""

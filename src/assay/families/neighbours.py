@@ -28,7 +28,7 @@ SPARE = 16  # candidates beyond the neighbours, so that float32 cannot push one 
 PAIRS = 40_000_000  # distances of one try on held-out rows
 BLOCK = 2_000_000  # distances held at once, 8 MB
 PULLS = (0.1, 0.3, 1.0, 3.0, 10.0)  # rows that the prior counts for
-TIE = 1e-9  # squared distances, whose mean is 1
+TIE = 1e-5  # of a squared distance: points are kept as float32, so that equal distances differ by some 1e-6
 SPACE: dict[str, Range | tuple[Any, ...]] = {
     "k": Range(1, 130, log=True, whole=True), "weights": ("even", "near"), "metric": ("scaled", "relevant", "whitened"),
     "numbers": ("scaled", "ranks"), "text_share": Range(0.0, 1.0),
@@ -187,7 +187,7 @@ class Nearest(Model):
         told = self._told(near, weights, self.chosen).reshape(len(points), -1)
         edge = far[:, min(k, far.shape[1] - 1)]
         more = far.shape[1] < len(self.kept["truth"])
-        for i in np.flatnonzero((far[:, -1] <= edge + TIE) & (weights[:, -1] > 0) & more):  # more rows at the same distance than there are candidates: all of them share the weight
+        for i in np.flatnonzero((far[:, -1] <= edge * (1 + TIE)) & (weights[:, -1] > 0) & more):  # more rows at the same distance than there are candidates: all of them share the weight
             reach = rough[i][near[i]].max() + 1e-4
             row = np.flatnonzero(rough[i] <= reach)[None, :]
             alike = None if grams is None else (grams[[i]] @ self.grams).toarray()
@@ -290,13 +290,13 @@ def _weights(far: np.ndarray, k: int, how: str) -> np.ndarray:
     """Weights (n, m) of neighbours at the sorted squared distances `far`, m > k unless there are no more rows."""
     if how == "near" and k < far.shape[1]:
         reach = far[:, k: k + 1]
-        weights = np.clip(1 - far / np.maximum(reach, 1e-300), 0, 1)
-        alike = weights[:, :k].sum(axis=1) < 1e-6  # all as far as the next one
-        weights[alike] = far[alike] <= reach[alike] + TIE
+        weights = np.where(far < reach * (1 - TIE), 1 - far / np.maximum(reach, 1e-300), 0.0)
+        alike = ~weights.any(axis=1)  # all as far as the next one
+        weights[alike] = far[alike] <= reach[alike] * (1 + TIE)
         return weights
     edge = far[:, k - 1: k]
-    inside = far < edge - TIE
-    tied = np.abs(far - edge) <= TIE
+    inside = far < edge * (1 - TIE)
+    tied = ~inside & (far <= edge * (1 + TIE))
     return inside + tied * (k - inside.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.afford import Labels, Rounds, affordable, pace, settings
+from assay.data.afford import PILOT_CLASSES, Labels, Rounds, affordable, pace, settings
 from assay.data.dataset import Dataset, Schema
 from assay.data.encode import TableEncoder, TextEncoder
 from assay.data.split import holdout
@@ -64,12 +64,7 @@ class XGBoost(Model):
         data = xgb.QuantileDMatrix(x[rest], y[rest], feature_types=kinds, enable_categorical=True, nthread=grown["nthread"])
         valid = xgb.QuantileDMatrix(x[held], y[held], feature_types=kinds, enable_categorical=True, ref=data, nthread=grown["nthread"])
         if budget.seconds < float("inf"):
-            pilot = Rounds(most=3)
-            _grow(xgb, grown, data, valid, pilot)
-            rate = pilot.rate(grown["learning_rate"], plan)
-            if not isinstance(rate, float):
-                raise TooSlow(rate)
-            grown["learning_rate"] = rate
+            grown["learning_rate"] = self._paced(xgb, grown, data, valid, plan)
         rounds = Rounds(most=budget.passes or self._most_rounds(len(train)), seconds=plan, note=budget.say)
         self.booster = _grow(xgb, grown, data, valid, rounds)[: rounds.best]
         used = len(rest)
@@ -83,6 +78,20 @@ class XGBoost(Model):
         self.facts |= {"rounds": self.booster.num_boosted_rounds(), "loss_curve": rounds.facts()}
         return self
 
+    def _paced(self, xgb: Any, grown: dict[str, Any], data: Any, valid: Any, plan: float) -> float:
+        """The learning rate for the rounds that `plan` seconds hold; raises TooSlow if they are no model."""
+        pilot, many = Rounds.pilot(plan), len(self.labels.seen) > PILOT_CLASSES
+        truths = [(part, part.get_label()) for part in (data, valid)] if many else []
+        for part, truth in truths:
+            part.set_label(truth % PILOT_CLASSES)
+        _grow(xgb, grown | {"num_class": PILOT_CLASSES} if many else grown, data, valid, pilot)
+        for part, truth in truths:
+            part.set_label(truth)
+        rate = pilot.rate(grown["learning_rate"], plan, len(self.labels.seen))
+        if not isinstance(rate, float):
+            raise TooSlow(rate)
+        return self.params.get("learning_rate", rate)
+
     def _settings(self, n: int, seed: int, budget: Budget) -> dict[str, Any]:
         objective: dict[str, Any] = {"objective": "binary:logistic", "eval_metric": "logloss"}
         if self.task.name == "regress":
@@ -94,7 +103,8 @@ class XGBoost(Model):
             objective = {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": len(self.labels.seen)}
         chosen = settings(self.params, SPACE, max_depth=4 if n < 1000 else 6, learning_rate=0.03 if n < 20_000 else 0.06, min_child_weight=1.0,
                           subsample=0.8, colsample_bytree=0.8 if len(self.table.names) > 4 else 1.0, reg_lambda=1.0)
-        chosen["learning_rate"] = pace(chosen["learning_rate"], budget.passes)
+        if "learning_rate" not in self.params:
+            chosen["learning_rate"] = pace(chosen["learning_rate"], budget.passes)
         cells = n * len(self.table.names)
         return objective | chosen | {"tree_method": "hist", "max_bin": 256, "seed": seed, "verbosity": 0,
                                      "nthread": 1 if cells < 200_000 else budget.threads}
