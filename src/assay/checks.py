@@ -67,7 +67,7 @@ def _behaves(candidate: Candidate, task: Task, data: Dataset, params: dict[str, 
     for kind in ("number", "category", "text"):  # a table of one kind only is a table too
         others = tuple(k for k in ("number", "category", "text", "time") if k != kind)
         narrow = data.blind(others)
-        if kind in candidate.reads and narrow.schema.features and candidate.refuses(task, narrow.schema) is None:
+        if not params and kind in candidate.reads and narrow.schema.features and candidate.refuses(task, narrow.schema) is None:
             try:
                 own = candidate.build(task, narrow.schema, **params).fit(train.blind(others), seed=1, budget=Budget(seconds=min(seconds, 20.0), predict_rows=len(test)))
             except (TooSlow, AssayError):  # it may refuse, with a sentence
