@@ -121,7 +121,7 @@ def test_an_amount_with_a_slipped_decimal_point_is_a_suspect():
 
 
 def test_trees_and_lines_are_fitted_where_no_model_is_given():
-    data, flipped = classes(np.random.default_rng(7), 300, apart=6.0, wrong=0.05)
+    data, flipped = classes(np.random.default_rng(7), 200, apart=6.0, wrong=0.05, kinds=2)
     found = suspects_of(data, predict=None)
     assert len({s["row"] - 1 for s in found.figure["suspects"]} & flipped) >= 0.8 * len(flipped)
 

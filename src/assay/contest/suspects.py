@@ -53,7 +53,8 @@ def label_errors(data: Dataset, task: Task, *, seed: int, seconds: float, predic
     """The suspects among the answers as a finding; None if there are none, or if rows or time are too few to tell.
 
     predict: (train, asked) -> raw predictions (n, task.width) of a model fitted on `train`; None: trees, or a line where there are texts.
-    `figure["suspects"]` lists the 20 worst: row (from 1, as in the file), given, suggested, doubt (0-1).
+    `figure["suspects"]` lists the 20 worst: row (from 1, as in the file), given, suggested, doubt (0-1); `figure["rows_suspected"]` the
+    row numbers of the worst 2,000.
     """
     if predict is None:
         import lightgbm  # noqa: F401  its first import takes seconds, which the first fit should not be judged by
@@ -224,7 +225,7 @@ def _finding(data: Dataset, looked: Dataset, task: Task, truth: np.ndarray, susp
     shown = [{"row": int(looked.rows[i]) + 1, "given": named[int(truth[i])] if named else float(truth[i]), "suggested": named[int(s)] if named else round(float(s), 6),
               "doubt": round(float(d), 4)} for i, s, d in list(zip(suspects.rows, suspects.suggested, suspects.doubt, strict=True))[:SHOWN]]
     count, n = len(suspects.rows), len(looked)
-    figure: dict[str, Any] = {"suspects": shown, "count": count, "wrong_low": round(suspects.low, 1), "wrong_high": round(suspects.high, 1), "flat": suspects.flat,
+    figure: dict[str, Any] = {"suspects": shown, "rows_suspected": (looked.rows[suspects.rows[:2000]] + 1).tolist(), "count": count, "wrong_low": round(suspects.low, 1), "wrong_high": round(suspects.high, 1), "flat": suspects.flat,
                               "worth": worth, "rows": n, "sampled": n < len(data)}
     target, first = data.y.name, shown[0]
     example = say("row {row:,} says {given}, {suggested} would fit", row=first["row"], given=str(first["given"]), suggested=str(first["suggested"]))
@@ -232,13 +233,13 @@ def _finding(data: Dataset, looked: Dataset, task: Task, truth: np.ndarray, susp
         text = say("{count:,} of {n:,} amounts in '{target}' lie far from what the other rows teach ({example}). Whether they are mistakes or rare but true cannot be "
                    "told from the table.", count=count, n=n, target=target, example=example)
     elif suspects.flat:
-        text = say("{count:,} of {n:,} answers in '{target}' contradict what the other rows teach ({example}), also where a model is sure: {low:,.0f} to {high:,.0f} labels "
-                   "are probably wrong.", count=count, n=n, target=target, example=example, low=suspects.low, high=suspects.high)
+        text = say("{count:,} of {n:,} answers in '{target}' contradict what the other rows teach ({example}), also where a model is surest: {low:,.0f} to {high:,.0f} wrong "
+                   "labels would explain that.", count=count, n=n, target=target, example=example, low=suspects.low, high=suspects.high)
     else:
         text = say("{count:,} of {n:,} answers in '{target}' contradict what the other rows teach ({example}), but mostly where a model is unsure anyway: at most {high:,.0f} "
                    "labels are wrong at random, perhaps none.", count=count, n=n, target=target, example=example, high=suspects.high)
     level = "warning" if suspects.flat and suspects.low >= 0.005 * n else "note"
-    return Finding("label_errors", level, text, _advice(worth, told_apart=suspects.flat or task.name == "regress"), (target,), figure)
+    return Finding("label_errors", level, text, _advice(worth, told_apart=suspects.flat or (task.name == "regress" and count <= 0.01 * n)), (target,), figure)
 
 
 def _advice(worth: dict[str, Any] | None, *, told_apart: bool) -> Any:

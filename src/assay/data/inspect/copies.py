@@ -13,7 +13,7 @@ from assay.words import say
 
 MANY = 0.01  # share of the rows from which it is a warning
 TEXTS = 6000
-NUMBERS = 50_000
+NUMBERS = 10_000
 LIKE = 0.8  # Jaccard similarity of two texts' 4-character pieces
 CLOSE = 0.01  # of a column's spread: the most that two near copies differ by
 
@@ -108,39 +108,30 @@ def _pairs_of(bands: np.ndarray) -> np.ndarray:
 
 
 def like_numbers(view: View) -> tuple[np.ndarray, int]:
-    """Pairs (p, 2) of rows that differ by at most CLOSE of the spread in every number and nowhere else, but somewhere.
+    """Pairs (p, 2) of rows that differ by at most CLOSE of the spread in every number and nowhere else, but somewhere; and the rows looked at.
 
-    Neighbours along random projections are compared (Charikar 2002). In smooth data the pairs within four times the distance would be many times
-    more; where they are not, the close ones are a kind of their own. Else an empty array.
+    Smooth data have close pairs too: on a line as many between once and twice the distance as below it, in more dimensions more. Only
+    if far more than that are close they are a kind of their own. Else an empty array.
     """
+    from scipy.spatial import cKDTree
+
     nothing = np.zeros((0, 2), dtype=np.int64)
-    numbers = [c for c in view.inputs if not c.nominal and c.levels > min(100, len(view) / 5) and c.column.kind == "number"]
     n = min(len(view), NUMBERS)
+    numbers = [c for c in view.inputs if not c.nominal and c.levels > min(100, n / 5) and c.column.kind == "number"]
     if len(numbers) < 3 or n < 50:
         return nothing, n
-    x = np.column_stack([c.values[:n] for c in numbers])
-    x = np.nan_to_num(x, nan=0.0)
-    spread = np.subtract(*np.quantile(x, [0.75, 0.25], axis=0))
-    spread = np.where(spread > 0, spread, x.std(axis=0))
-    x = x[:, spread > 0] / spread[spread > 0]
-    if x.shape[1] < 3:
+    rows = np.arange(n) if n == len(view) else np.sort(np.random.default_rng(view.seed).choice(len(view), n, replace=False))
+    columns = []
+    for cells in numbers:
+        values = np.nan_to_num(cells.values[rows], nan=0.0)
+        spread = max(float(np.subtract(*np.quantile(values, [0.75, 0.25]))), 0.3 * float(values.std()))
+        columns.append(values / (spread or 1.0))
+    columns += [10.0 * c.codes[rows] for c in view.inputs if c.nominal or c not in numbers]
+    tree = cKDTree(np.column_stack(columns))
+    equal, close, wider = tree.count_neighbors(tree, np.array([0.0, CLOSE, 2 * CLOSE]), p=np.inf) // 2
+    inside, outside = int(close - equal), int(wider - close)
+    if inside - outside < 4 + 3 * (inside + outside) ** 0.5:
         return nothing, n
-    others = [c.codes[:n] for c in view.inputs if c.nominal or c.levels <= 20]
-    label = pl.DataFrame({str(i): c for i, c in enumerate(others)}).hash_rows(seed=0).to_numpy() if others else np.zeros(n, dtype=np.uint64)
-    rng = np.random.default_rng(view.seed)
-    found: dict[tuple[int, int], float] = {}
-    for _ in range(3):
-        order = np.argsort(np.tanh(x) @ rng.normal(size=x.shape[1]), kind="stable")
-        for step in range(1, 9):
-            i, j = order[:-step], order[step:]
-            same = label[i] == label[j]
-            i, j = i[same], j[same]
-            apart = np.abs(x[i] - x[j]).max(axis=1)
-            close = apart <= 4 * CLOSE
-            found |= {(int(min(p, q)), int(max(p, q))): float(d) for p, q, d in zip(i[close], j[close], apart[close], strict=True)}
-    distance = np.array(list(found.values()))
-    pairs = np.array(list(found), dtype=np.int64).reshape(-1, 2)
-    strict = (distance > 0) & (distance <= CLOSE)
-    if not strict.any() or (distance > 0).sum() > 1.5 * strict.sum():
-        return nothing, n
-    return pairs[strict], n
+    pairs = tree.query_pairs(CLOSE, p=np.inf, output_type="ndarray")
+    different = np.any(tree.data[pairs[:, 0]] != tree.data[pairs[:, 1]], axis=1)
+    return rows[pairs[different]], n

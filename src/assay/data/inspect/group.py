@@ -15,7 +15,7 @@ from assay.data.inspect.view import Cells, View
 
 ROWS = 4000  # looked at for one candidate column, whole groups where they are small
 MOST_A_GROUP = 80
-IDENTICAL = 0.8  # share of rows whose nearest other row is of the same group
+IDENTICAL = 0.6  # share of rows whose nearest other row is of the same group; the neighbourhoods of ames reach 0.63, but are named as places
 MOST_NAMED, MOST_UNNAMED = 6, 3  # candidates measured with models; the bound is on work, not on time, so that a busy machine decides the same
 EXACT = 100_000  # rows whose different values are counted; of longer columns they are estimated (HyperLogLog, 2 %)
 MOST_SCREENED = 12  # columns without a telling name of a large table; each costs a pass over it
@@ -51,7 +51,7 @@ class Grouping:
     @property
     def clear(self) -> bool:
         """Enough to change the split. Thresholds: see docs/calibration.md, Findings."""
-        identical = self.neighbour >= IDENTICAL and self.by_chance <= 0.2
+        identical = self.neighbour >= IDENTICAL and self.by_chance <= 0.1
         if self.alike < 0.05 and self.neighbour - self.by_chance < 0.1:
             return False
         if self.named == 2:
@@ -59,8 +59,9 @@ class Grouping:
         if self.named == 1:
             return self.levels >= 20 and self.t >= 5 and self.flattery >= 0.08 and (self.neighbour >= 0.4 or self.alike >= 0.15)
         if self.named == -1:
-            return self.levels >= 20 and self.t >= 6 and self.flattery >= 0.25 and identical and bool(self.constant)
-        return self.levels >= 10 and self.t >= 5 and self.flattery >= 0.15 and identical and (self.alike >= 0.1 or bool(self.constant))
+            return self.levels >= 20 and self.t >= 6 and self.flattery >= 0.25 and self.neighbour >= 0.9 and bool(self.constant)
+        surely = 3 if self.neighbour >= 0.7 and self.alike >= 0.7 else 5
+        return self.levels >= 10 and self.t >= surely and self.flattery >= 0.15 and identical and (self.alike >= 0.1 or bool(self.constant))
 
 
 def groupings(data: Dataset, *, labels: bool, seed: int) -> list[Grouping]:

@@ -27,6 +27,7 @@ class Leak:
     column: str
     error: float
     exact: bool
+    paired: bool
 
 
 def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[list[Finding], list[str]]:
@@ -36,7 +37,7 @@ def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[l
     column of a slow series is no leak because it is close to the answer.
     """
     inputs = [c for c in view.inputs if c.name not in apart and c.levels > 1]
-    found = [Leak(c.name, power(c, view).error, copies(c, view)) for c in inputs]
+    found = [Leak(c.name, power(c, view).error, copies(c, view), view.labels and len(view.classes) >= 3 and _pairs_off(c, view, mistakes=0.05)) for c in inputs]
     suspects = [leak for leak in found if leak.error <= SUSPECT[view.labels] or leak.exact]
     if not view.labels:
         suspects = [leak for leak in suspects if leak.exact or leak.error < 0.1 * persists]
@@ -48,6 +49,7 @@ def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[l
     left: dict[frozenset[str], float] = {}
     for leak in sorted(suspects, key=lambda leak: leak.error):
         alike = view.labels and leak.error <= NAMED and named_alike(leak.column, view.data.y.name)
+        alike |= leak.paired
         without = frozenset(best | {leak.column})  # nearly as good ones stay: where they know it too, the question is easy
         if not leak.exact and without not in left:
             left[without] = 0.0 if easy else rest.error([c for c in inputs if c.name not in without], view)
@@ -67,7 +69,7 @@ def copies(cells: Cells, view: View) -> bool:
     if there.sum() < max(30, 0.5 * len(view)):
         return False
     if view.labels:
-        return _pairs_off(cells, view)
+        return _pairs_off(cells, view, mistakes=0.0)
     if cells.nominal or cells.levels < 10:
         return False
     a, b = ranks(cells.values[there]), ranks(view.y[there])
@@ -76,12 +78,14 @@ def copies(cells: Cells, view: View) -> bool:
     return bool(1 - abs(float(np.corrcoef(a, b)[0, 1])) <= 1e-6)
 
 
-def _pairs_off(cells: Cells, view: View) -> bool:
+def _pairs_off(cells: Cells, view: View, *, mistakes: float) -> bool:
+    """As many values as classes, and each value goes with a class of its own but for a share of mistakes."""
     y = view.y.astype(np.int64)
-    both = np.unique(cells.codes * np.int64(len(view.classes)) + y)
-    counts = np.bincount(y)
-    kinds = int((counts > 0).sum())
-    return len(both) == int(cells.codes.max()) + 1 == kinds and int(counts[counts > 0].min()) >= 5
+    levels, kinds = int(cells.codes.max()) + 1, len(view.classes)
+    if levels != kinds or int(np.bincount(y, minlength=kinds).min()) < 5:
+        return False
+    table = np.bincount(cells.codes * kinds + y, minlength=levels * kinds).reshape(levels, kinds)
+    return len(set(table.argmax(axis=1))) == kinds and bool((table.max(axis=1) >= (1 - mistakes) * table.sum(axis=1)).all())
 
 
 def named_alike(name: str, target: str) -> bool:
@@ -96,6 +100,9 @@ def _finding(leak: Leak, level: str, others: float, view: View) -> Finding:
     if leak.exact:
         text = say("'{column}' is the answer itself, in other words or another unit: each of its values goes with one value of '{target}'.",
                    column=leak.column, target=view.data.y.name)
+    elif leak.paired:
+        text = say("'{column}' is the answer itself but for some mistakes: each of its {n} values goes with one value of '{target}', {left:.1f} % of the guessing error are left.",
+                   column=leak.column, n=len(view.classes), target=view.data.y.name, left=100 * leak.error)
     elif others < FAR * leak.error:
         text = say("'{column}' is named like '{target}' and alone leaves {left:.1f} % of the guessing error: the same fact, or one that is known later.",
                    column=leak.column, target=view.data.y.name, left=100 * leak.error)

@@ -38,10 +38,10 @@ def _told(view: View, late: np.ndarray, apart: set[str], column: str | None, in_
         return []
     y = mark[:, None]
     told = out_of_fold(telling(inputs, y), y, rng.integers(0, 5, len(rows)))[:, 0]
-    area = auc(mark, told)
+    single = sorted(((abs(auc(mark, _score(c, mark)) - 0.5), c.name) for c in inputs), reverse=True)
+    area = max(auc(mark, told), 0.5 + single[0][0])  # few rows: one column can tell more than a model of all
     if area < APART:
         return []
-    single = sorted(((abs(auc(mark, _score(c, mark)) - 0.5), c.name) for c in inputs), reverse=True)
     names = [n for a, n in single[:3] if a >= 0.1] or [single[0][1]]
     figure = {"auc": round(area, 4), "most": {n: round(0.5 + a, 4) for a, n in single[:5]}, "rows": len(rows), "sampled": len(rows) < len(view.data)}
     if column:

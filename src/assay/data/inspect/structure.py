@@ -50,7 +50,7 @@ def structure(data: Dataset, *, labels: bool, seed: int) -> Structure:
         if found.clear:
             return Structure("order", None, say(
                 "No column says when, but the rows seem to stand in order of time: errors of consecutive rows agree ({r:.2f}; 0 for independent "
-                "rows).", r=found.persists), figure)
+                "rows), and the errors move with the row number ({trend:.2f}).", r=found.persists, trend=found.trend), figure)
     return Structure("random", None, say("No sign that rows belong together or follow one another in time."), figure)
 
 
@@ -66,4 +66,4 @@ def _of_group(g: Grouping) -> dict[str, object]:
 
 def _of_course(c: Course) -> dict[str, object]:
     return {"column": c.column, "persists": round(c.persists, 3), "persists_ahead": round(c.persists_ahead, 3), "drift": round(c.drift, 3),
-            "drift_ahead": round(c.drift_ahead, 3), "sorted": round(c.sorted, 3), "flattery": round(c.flattery, 3), "pairs": c.pairs}
+            "drift_ahead": round(c.drift_ahead, 3), "trend": round(c.trend, 3), "sorted": round(c.sorted, 3), "flattery": round(c.flattery, 3), "pairs": c.pairs}
