@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 
 from assay.case import Case
-from assay.contest.curve import Point, crossing, learning_curve, rows_sentence
+from assay.contest.curve import Curve, Point, crossing, learning_curve, rows_sentence
 from assay.contest.evidence import Evidence
 from assay.contest.folder import Folder, Trial
+from assay.contest.more_time import more_rows, more_training
 from assay.contest.sentences import UNITS
 from assay.contest.statistics import Bootstrap, fold_factor
 from assay.data.dataset import Dataset
 from assay.data.split import Split
 from assay.tasks.base import Task
-from assay.words import say
+from assay.words import Text, say
 
 MARGIN = 0.02  # of the small model's loss, as in the verdict
 CONFIDENCE = 0.8
+MORE_S = 90.0
 
 
 def learning(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Split], evidence: Evidence, *, margin: float | None,
@@ -34,7 +36,8 @@ def learning(folder: Folder, case: Case, task: Task, data: Dataset, splits: list
     found = {n: learning_curve(p, clusters, confidence=CONFIDENCE, seed=case.seed) for n, p in points.items()}
     unit = UNITS.get(task.loss, say("loss"))
     out: dict[str, Any] = {"confidence": CONFIDENCE, "split": 0, "crossing": None, "curves": {
-        n: c.json() | {"more_rows": None if c.reason else rows_sentence(n, unit, c).json()} for n, c in found.items()}}
+        n: c.json() | {"more_rows": None if c.reason else rows_sentence(n, unit, c).json(),
+                       "more_time": _more_time(case, c, evidence.trials[n][0], n, unit)} for n, c in found.items()}}
     large = _best([n for n in points if evidence.trials[n][0].rung not in ("naive", "classical")], evidence)
     small = _best([n for n in points if evidence.trials[n][0].rung == "classical"], evidence)
     if large and small:
@@ -43,6 +46,20 @@ def learning(folder: Folder, case: Case, task: Task, data: Dataset, splits: list
                        margin=margin if margin is not None else 0.0 if in_money else lambda loss: MARGIN * loss)
         out["crossing"] = {"large": large, "small": small, "sentence": met.sentence(large, small).json()} | met.json()
     return out
+
+
+def _more_time(case: Case, curve: Curve, trial: Trial, name: str, unit: Text) -> dict[str, Any] | None:
+    """What `MORE_S` more seconds would buy this candidate, as a sentence; None where a clock has no say."""
+    if case.work or curve.reason:
+        return None
+    seconds = trial.cost["fit_wall_s"]
+    if trial.rows_used < trial.train_rows:
+        bought = more_rows(curve, rows_used=trial.rows_used, train_rows=trial.train_rows, seconds=seconds, extra=MORE_S)
+    elif trial.facts.get("loss_curve"):
+        bought = more_training(trial.facts["loss_curve"], seconds=seconds, extra=MORE_S, seed=case.seed)
+    else:
+        return None
+    return (say("{name}: {reason}", name=name, reason=bought) if isinstance(bought, Text) else bought.sentence(name, unit)).json()
 
 
 def _points(folder: Folder, task: Task, data: Dataset, splits: list[Split]) -> dict[str, list[Point]]:

@@ -30,7 +30,7 @@ def learning(verdict: dict[str, Any], rows: dict[str, dict[str, Any]], unit: str
     percent = f"{packed['confidence'] * 100:g}"
     words = {"title": say("Learning curves"), "x": say("rows to learn from (log scale)"), "y": unit, "pays": say("pays from here")}
     crossing = packed["crossing"]
-    notes = [wording.clean(say(Text.of(c["more_rows"] or c["reason"]))) for _, c in series if c.get("more_rows") or c.get("reason")]
+    notes = [wording.clean(say(Text.of(text))) for _, c in series for text in (c.get("more_rows") or c.get("reason"), c.get("more_time")) if text]
     return {"svg": markup(charts.learning(series, crossing, words)), "percent": percent, "notes": notes,
             "crossing": wording.clean(say(Text.of(crossing["sentence"]))) if crossing else "",
             "legend": [{"mark": markup(charts.mark(r)), "name": wording.clean(r["candidate"])} for r, _ in series]}
