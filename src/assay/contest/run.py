@@ -35,7 +35,7 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
                 raise InputError("'{name}' is the name of a candidate of assay. Call yours otherwise: NAME={name}...", name=name)
             out.append(_entry(case, task, schema, replace(card, name=name), card.name, params))
     out.sort(key=lambda e: 0 if e.candidate.rung == "naive" else 1 if e.params.get("kind") == "file" else 2)  # a file of answers need not wait: it takes no time
-    names = [e.name for e in out]
+    names = [*(e.name for e in out), *MADE, "ensemble_large"]
     for name in (*case.candidates, *case.without):
         if name not in names and name not in found:
             raise InputError("There is no candidate '{name}'. There are: {names}.", name=name, names=names)
