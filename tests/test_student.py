@@ -43,8 +43,8 @@ def table(n, *, seed=0, noise=0.0, amount=False):
 def taught_by(data, task, folder, **more):
     """A teacher that has seen `data`, as the contest keeps it."""
     (folder / "model").mkdir(parents=True)
-    boosting.CANDIDATE.build(task, data.schema).fit(data, seed=0, budget=Budget(600, threads=1)).dump(folder / "model")
-    return {"teacher": {"name": "big", "family": "boosting", "params": {}, "folder": str(folder / "model")} | more}
+    boosting.CANDIDATE.build(task, data.schema).fit(data, seed=0, budget=Budget(600, threads=1, passes=60)).dump(folder / "model")
+    return {"teacher": {"name": "big", "family": "boosting", "params": {}, "folder": str(folder / "model"), "train_rows": len(data)} | more}
 
 
 def learnt(data, task, params, *, seed=0, **budget):
@@ -52,38 +52,65 @@ def learnt(data, task, params, *, seed=0, **budget):
     return student.candidate.build(task, data.schema, **params).fit(data, seed=seed, budget=Budget(**given))
 
 
-def test_a_teacher_that_knows_more_teaches_more_than_the_labels(tmp_path):
-    data, unseen = table(150, noise=0.3), table(2000, seed=1)
+def oracle(frame):
+    """What is true of `table` without its noise."""
+    x, z, shop = (frame[name].to_numpy() for name in ("x", "z", "shop"))
+    return x + 0.3 * (z > 5) * np.where(shop == "a", 3, -1) > 0
+
+
+def test_a_teacher_that_knows_more_teaches_more_than_the_labels(tmp_path, monkeypatch):
+    data, unseen = table(600, noise=0.5), table(2000, seed=1)
     task = Classify.of(data)
-    params = taught_by(table(4000, seed=2, noise=0.3), task, tmp_path)
+    params = taught_by(data, task, tmp_path)
+    monkeypatch.setattr(student.Teacher, "answers", lambda self, asked: np.where(oracle(asked.frame)[:, None], [[0.25, 0.75]], [[0.75, 0.25]]))
     model = learnt(data, task, params)
     assert model.facts["teacher"] == "big"
     assert model.facts["teacher_share"] > 0
     assert model.facts["held_loss"]["taught"] < model.facts["held_loss"]["alone"]
-    alone = student.RECIPES
-    try:
-        student.RECIPES = ()
-        without = learnt(data, task, params)
-    finally:
-        student.RECIPES = alone
+    monkeypatch.setattr(student, "RECIPES", ())
+    without = learnt(data, task, params)
     right = [(m.predict(unseen.asked()).argmax(axis=1) == task.truth(unseen)).mean() for m in (model, without)]
-    assert right[0] > right[1] + 0.01
+    assert right[0] > right[1] + 0.03
 
 
-def test_a_teacher_with_nothing_to_say_is_not_followed(tmp_path):
+def test_a_teacher_with_nothing_to_say_is_not_followed(tmp_path, monkeypatch):
     data = table(600)
     task = Classify.of(data)
-    shuffled = Dataset(data.frame.with_columns(y=data.frame["y"].shuffle(seed=1)), data.schema)
-    model = learnt(data, task, taught_by(shuffled, task, tmp_path))
+    params = taught_by(data, task, tmp_path)
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(student.Teacher, "answers", lambda self, asked: rng.dirichlet(np.ones(2) / 3, len(asked)))
+    model = learnt(data, task, params)
     assert model.facts["teacher_share"] == 0
     assert model.facts["held_loss"]["taught"] == model.facts["held_loss"]["alone"]
 
 
+def test_held_out_rows_are_judged_under_a_teacher_that_has_not_seen_them(tmp_path, monkeypatch):
+    data = table(300)
+    task = Classify.of(data)
+    params = taught_by(data, task, tmp_path)
+    fit, choose, load = boosting.Boosting.fit, student.Student._choose, boosting.Boosting.load
+    taught, held, loaded = [], [], []
+    monkeypatch.setattr(boosting.Boosting, "fit", lambda self, rows, **how: taught.append(set(rows.frame["x"])) or fit(self, rows, **how))
+    monkeypatch.setattr(student.Student, "_choose", lambda self, train, truth, rest, kept, *more: held.append(set(train.take(kept).frame["x"])) or choose(
+        self, train, truth, rest, kept, *more))
+    monkeypatch.setattr(boosting.Boosting, "load", lambda self, folder: loaded.append(folder) or load(self, folder))
+    memo: dict = {}
+    first = learnt(data.take(np.arange(240)), task, params, memo=memo)  # the contest keeps 60 rows aside to validate it
+    assert first.facts["taught_by"] == "young"
+    assert not loaded
+    assert not taught[0] & (held[0] | set(data.frame["x"][240:]))
+    assert len(taught[0]) + len(held[0]) == 240
+    second = learnt(data, task, params, memo=memo)
+    assert second.facts["taught_by"] == "finished"
+    assert second.facts["held_loss"] == first.facts["held_loss"]
+    assert len(taught) == len(loaded) == 1
+
+
 def test_amounts_are_taught_too(tmp_path):
     data, unseen = table(200, amount=True), table(1000, seed=1, amount=True)
-    model = learnt(data, Regress(), taught_by(table(3000, seed=2, amount=True), Regress(), tmp_path))
+    model = learnt(data, Regress(), taught_by(data, Regress(), tmp_path))
     truth = unseen.y.to_numpy()
-    assert ((truth - model.predict(unseen.asked())[:, 0]) ** 2).mean() < 0.15 * truth.var()
+    assert ((truth - model.predict(unseen.asked())[:, 0]) ** 2).mean() < 0.2 * truth.var()
 
 
 def test_nothing_of_the_teacher_is_left_and_it_is_needed_no_more(tmp_path):
@@ -104,6 +131,8 @@ def test_nothing_of_the_teacher_is_left_and_it_is_needed_no_more(tmp_path):
 
 def test_it_holds_the_contract_of_a_contestant(tmp_path, monkeypatch):
     monkeypatch.setattr(student, "RECIPES", student.RECIPES[-1:])
+    monkeypatch.setattr(TreesPupil, "ROUNDS", 40)
+    monkeypatch.setattr(boosting, "MOST_ROUNDS", 40)
     data = Classify.example()
     params = taught_by(data, Classify.of(data), tmp_path)
     check_candidate(replace(student.candidate, tasks=("classify",)), params=params)
@@ -118,21 +147,6 @@ def test_it_does_not_play_without_a_teacher():
         learnt(data, Classify.of(data), {})
 
 
-def test_a_second_fit_asks_about_no_row_again(tmp_path, monkeypatch):
-    data = table(120)
-    task = Classify.of(data)
-    params = taught_by(data, task, tmp_path)
-    asked: list[int] = []
-    ask = student.Student._ask
-    monkeypatch.setattr(student, "COPIES", 0)
-    monkeypatch.setattr(student.Student, "_ask", lambda self, rows: asked.append(len(rows)) or ask(self, rows))
-    memo: dict = {}
-    learnt(data.take(np.arange(100)), task, params, memo=memo)
-    assert sum(asked) == 100
-    learnt(data, task, params, memo=memo)
-    assert sum(asked) == 120
-
-
 def test_a_slow_teacher_answers_fewer_rows_and_one_too_slow_is_refused(tmp_path, monkeypatch):
     import time
 
@@ -141,7 +155,7 @@ def test_a_slow_teacher_answers_fewer_rows_and_one_too_slow_is_refused(tmp_path,
     params = taught_by(data, task, tmp_path)
     ask = boosting.Boosting.predict
     monkeypatch.setattr(boosting.Boosting, "predict", lambda self, rows: time.sleep(len(rows) * 0.004) or ask(self, rows))
-    model = learnt(data, task, params, seconds=8, passes=20)
+    model = learnt(data, task, params, seconds=12, passes=20)
     assert 100 <= model.facts["answered_rows"] < 2000
     with pytest.raises(TooSlow):
         learnt(data, task, params, seconds=0.5)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from assay.neural.head import Aim
 from assay.registry import get
 from assay.words import Text, say
 
-ASK_SHARE = 0.45  # of the time, for the teacher's answers
+YOUNG_SHARE = 0.45  # of the time, for a teacher that has not seen the held-out rows
 COPIES = 3  # made-up rows a row
 MOST_MADE_UP = 20_000
 PROBE_ROWS = 64
@@ -76,129 +77,169 @@ class Reading:
         return hstack([csr_matrix(table.astype(np.float32)), grams], format="csr") if table.shape[1] else grams
 
 
-class Student(Model):
-    """params: teacher = {family, params, folder, name}: a finished model of this task, as `dump` left it in `folder`.
+@dataclass(frozen=True)
+class Teacher:
+    """A large model, and what held-out rows have taught about its probabilities or amounts."""
 
-    The teacher has learnt these very rows, so its answers on them are surer than it should be. Three things stand
-    against that: how much of a target is the teacher's, and at which temperature, is chosen on held-out rows by their
-    true answers; the teacher also answers made-up rows, which it has not learnt; and a pupil without a teacher is one of
-    the choices, so that a teacher that has nothing to say is not followed.
+    task: Any
+    model: Model
+    calibration: dict[str, Any]
+
+    def answers(self, asked: Dataset) -> np.ndarray:
+        """float64 (n, task.width); a calibrated amount has its interval beside it, which is not taught."""
+        said = np.asarray(self.model.predict(asked), dtype=np.float64)
+        return self.task.calibrated(said, self.calibration)[:, : self.task.width]
+
+
+@dataclass(frozen=True)
+class Lecture:
+    """own: the teacher's answers on training rows (n, width), NaN where there was no time to ask. extra: made-up rows, and what it says of them."""
+
+    own: np.ndarray
+    extra: Dataset
+    said: np.ndarray
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipe of least true loss on held-out rows, its pupil, and the least loss of the same pupils without a teacher."""
+
+    kind: str
+    recipe: Recipe
+    pupil: Pupil
+    loss: float
+    alone: float
+
+
+class Student(Model):
+    """params: teacher = {family, params, folder, name, train_rows}: a finished model of this task, as `dump` left it in `folder`,
+    and the number of rows that it has learnt from.
+
+    A teacher gives away the answers of the rows it has learnt from: taught by a network that had seen the held-out rows, a
+    student seemed to lose 0.195 where it lost 0.240 on new ones. So whatever is chosen or validated on held-out rows is
+    taught by a young teacher, of the same kind but fitted here on the other rows only. The finished one teaches where it has
+    seen nothing that its student has not. Made-up rows carry what the labels do not say, and a pupil without a teacher is
+    always among the choices, so that a teacher with nothing to say is not followed.
     """
 
     def __init__(self, task: Any, schema: Schema, **params: Any) -> None:
         super().__init__(task, schema, **params)
         self.aim = Aim.of(task)
-        self.kind = ""
+        self.kind = "line"
         self.pupil: Pupil = LinePupil(self.aim)
         self.reading = self._reader("line")
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> Student:
         if "teacher" not in self.params:
             raise TooSlow(say("it has no teacher"))
-        truth, strata = self.task.truth(train), self.task.strata(train)
-        self.teacher = self._teacher()
-        answered, answers, extra, extra_answers = self._lectures(train, seed, budget)
-        if len(answered) < len(train):
-            self.facts["answered_rows"] = len(answered)
-        rest, held = holdout(train, share=0.2, seed=seed, strata=strata)
-        said = np.full((len(train), self.task.width), np.nan)
-        said[answered] = answers
-        kinds = [k for k in ("trees", "line") if self._fits(k)]
-        options: list[tuple[float, str, Recipe, Reading, Pupil]] = []
-        alone: dict[str, float] = {}
-        begun, left = time.monotonic(), budget.left() * 0.6
-        recipes = [ALONE, *(r for r in RECIPES if not r.made_up or len(extra))]
-        if not self.aim.classes:
-            recipes = [r for r in recipes if r.temperature == 1.0]
-        total = len(kinds) * len(recipes)
-        for number, (kind, recipe) in enumerate((k, r) for r in recipes for k in kinds):
-            if number >= len(kinds) and time.monotonic() > begun + left:
-                break
-            reader = self._reader(kind)
-            x = reader.learn(train.take(rest))
-            extra_x = reader.of(extra) if recipe.made_up else None
-            lesson = self._lesson(x, truth[rest], said[rest], recipe, extra_x, extra_answers)
-            pupil = self._pupil(kind, reader)
-            until = begun + left * (number + 1) / total if math.isfinite(left) else math.inf
-            loss = pupil.fit(lesson, (reader.of(train.take(held)), truth[held]), seed=seed, threads=budget.threads, deadline=until, passes=budget.passes)
-            budget.say(f"{kind} {recipe.json()}: held-out loss {loss:.4f}")
-            options.append((loss, kind, recipe, reader, pupil))
-            if recipe == ALONE:
-                alone[kind] = round(loss, 6)
-        loss, self.kind, recipe, _, self.pupil = min(options, key=lambda o: o[0])
-        self.reading = self._reader(self.kind)
-        x = self.reading.learn(train)
-        lesson = self._lesson(x, truth, said, recipe, self.reading.of(extra) if recipe.made_up else None, extra_answers)
+        wanted, memo, truth = self.params["teacher"], budget.memo, self.task.truth(train)
+        if not Path(wanted["folder"]).is_dir():
+            raise InputError("The teacher's model is not in '{folder}' any more.", folder=wanted["folder"])
+        finished = len(train) >= wanted.get("train_rows", math.inf)
+        lecture = None
+        if "choice" not in memo:
+            rest, held = holdout(train, share=0.2, seed=seed, strata=self.task.strata(train))
+            young = memo["young"] = self._young(train, rest, held, seed, budget)
+            heard = self._lecture(young, train.take(rest), seed, budget, until=0.35)
+            memo["choice"] = self._choose(train, truth, rest, held, heard, seed, budget)
+            if not finished:
+                own = np.empty((len(train), self.task.width))
+                own[rest], own[held] = heard.own, young.answers(train.take(held).asked())
+                lecture = Lecture(own, heard.extra, heard.said)
+        if lecture is None:
+            lecture = self._lecture(self._finished() if finished else memo["young"], train, seed, budget, until=0.3)
+        choice: Choice = memo["choice"]
+        self.kind, self.reading, self.pupil = choice.kind, self._reader(choice.kind), copy(choice.pupil)
+        lesson = self._lesson(self.reading, self.reading.learn(train), truth, lecture, choice.recipe)
         self.pupil.again(lesson, seed=seed, threads=budget.threads, deadline=time.monotonic() + max(budget.left() * 0.95, 0.5), passes=budget.passes)
-        self.facts |= {"teacher": self.params["teacher"].get("name", self.params["teacher"]["family"]), "pupil": self.kind, **recipe.json(),
-                       "held_loss": {"taught": round(loss, 6), "alone": min(alone.values())}, "made_up_rows": len(extra) if recipe.made_up else 0}
-        del self.teacher
+        asked = int((~np.isnan(lecture.own[:, 0])).sum())
+        self.facts |= {"teacher": wanted.get("name", wanted["family"]), "pupil": self.kind, **choice.recipe.json(), "answered_rows": asked,
+                       "made_up_rows": len(lecture.extra) if choice.recipe.made_up else 0, "taught_by": "finished" if finished else "young",
+                       "held_loss": {"taught": round(choice.loss, 6), "alone": round(choice.alone, 6)}}
         return self
 
-    def _teacher(self) -> Model:
+    def _card(self) -> Candidate:
+        return get("assay.families", Candidate, self.params["teacher"]["family"])
+
+    def _finished(self) -> Teacher:
         wanted = self.params["teacher"]
         folder = Path(wanted["folder"])
-        if not folder.is_dir():
-            raise InputError("The teacher's model is not in '{folder}' any more.", folder=str(folder))
         beside = folder.parent / "calibration.json"
-        self.calibration = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        card = get("assay.families", Candidate, wanted["family"])
-        return card.build(self.task, self.schema, **wanted.get("params", {})).load(folder)
+        calibration = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        return Teacher(self.task, self._card().build(self.task, self.schema, **wanted.get("params", {})).load(folder), calibration)
 
-    def _lectures(self, train: Dataset, seed: int, budget: Budget) -> tuple[np.ndarray, np.ndarray, Dataset, np.ndarray]:
-        """(rows answered, their answers, made-up rows, their answers), as far as the time goes. What the trial's memo holds is not asked again."""
-        rng = np.random.default_rng(seed)
-        order = spread(len(train), self.task.strata(train), rng)
-        asked = train.asked()
-        most, rows_per_s = len(train), math.inf
+    def _young(self, train: Dataset, rest: np.ndarray, held: np.ndarray, seed: int, budget: Budget) -> Teacher:
+        """A teacher that has not seen the rows `held`, calibrated on them."""
+        budget.say(f"a teacher that has not seen the held-out rows learns {len(rest):,} rows")
+        model = self._card().build(self.task, train.schema, **self.params["teacher"].get("params", {}))
+        model.fit(train.take(rest), seed=seed, budget=replace(budget, seconds=YOUNG_SHARE * budget.left(), started=time.monotonic(), predict_rows=0))
+        held_out = train.take(held)
+        return Teacher(self.task, model, self.task.calibration(self.task.truth(held_out), model.predict(held_out.asked())))
+
+    def _lecture(self, teacher: Teacher, data: Dataset, seed: int, budget: Budget, *, until: float) -> Lecture:
+        """What the teacher says of these rows and of made-up ones, as far as it comes in this share of the time that is left."""
+        order = spread(len(data), self.task.strata(data), np.random.default_rng(seed))
+        asked, most, rows_per_s, end = data.asked(), len(data), math.inf, math.inf
         if math.isfinite(budget.seconds):
-            probe = asked.take(order[:PROBE_ROWS])
-            self._ask(probe.take(np.arange(1)))
+            probe, begin = asked.take(order[:PROBE_ROWS]), time.monotonic()
+            end = begin + until * budget.left()
+            teacher.answers(probe.take(np.arange(1)))
             begin = time.monotonic()
-            self.teacher.predict(probe)
+            teacher.answers(probe)
             rows_per_s = len(probe) / max(time.monotonic() - begin, 1e-6)
-            most = int(rows_per_s * budget.left() * ASK_SHARE)
-        if most < min(len(train), 100):
+            most = int(rows_per_s * (end - time.monotonic()))
+        if most < min(len(data), 100):
             raise TooSlow(say("its teacher answers {rate} rows a second, too few to learn from", rate=round(rows_per_s, 1)))
-        answered = np.sort(order[:most])
-        budget.say(f"the teacher answers {len(answered):,} rows")
-        answers = self._known(asked.take(answered), budget.memo)
-        room = min(MOST_MADE_UP, COPIES * len(train))
-        if math.isfinite(budget.seconds):
-            room = min(room, int(rows_per_s * max(0.0, budget.left() - (1 - ASK_SHARE) * budget.seconds)))
-        if room < 0.5 * len(train):
-            return answered, answers, asked.take(np.arange(0)), np.zeros((0, self.task.width))
-        table = TableEncoder(self.schema).fit(train.frame)
-        extra = made_up(train, table.dense(train.frame), math.ceil(room / len(train)), seed=seed)
+        some = np.sort(order[:most])
+        budget.say(f"the teacher answers {len(some):,} rows")
+        own = np.full((len(data), self.task.width), np.nan)
+        own[some] = teacher.answers(asked.take(some))
+        room = min(MOST_MADE_UP, COPIES * len(data))
+        if math.isfinite(end):
+            room = min(room, int(rows_per_s * max(0.0, end - time.monotonic())))
+        if room < 0.5 * len(data):
+            return Lecture(own, asked.take(np.arange(0)), np.zeros((0, self.task.width)))
+        dense = TableEncoder(self.schema).fit(data.frame).dense(data.frame)
+        extra = made_up(data, dense, math.ceil(room / len(data)), seed=seed)
         extra = extra.take(np.arange(min(room, len(extra))))
         budget.say(f"the teacher answers {len(extra):,} made-up rows")
-        return answered, answers, extra, self._ask(extra)
+        return Lecture(own, extra, teacher.answers(extra))
 
-    def _known(self, asked: Dataset, memo: dict[Any, Any]) -> np.ndarray:
-        keys = [("teacher", self.params["teacher"]["folder"], h) for h in asked.frame.hash_rows(seed=0).to_list()]
-        new = np.array([i for i, key in enumerate(keys) if key not in memo], dtype=np.int64)
-        if len(new):
-            memo.update(zip([keys[i] for i in new], self._ask(asked.take(new)), strict=True))
-        return np.stack([memo[key] for key in keys])
+    def _choose(self, train: Dataset, truth: np.ndarray, rest: np.ndarray, held: np.ndarray, heard: Lecture, seed: int, budget: Budget) -> Choice:
+        kinds = [kind for kind in ("trees", "line") if self._fits(kind)]
+        recipes = [ALONE, *(r for r in RECIPES if (len(heard.extra) or not r.made_up) and (self.aim.classes or r.temperature == 1.0))]
+        begun, left = time.monotonic(), budget.left() * 0.6
+        readers = {kind: self._reader(kind) for kind in kinds}
+        seen = {kind: (reader.learn(train.take(rest)), reader.of(train.take(held))) for kind, reader in readers.items()}
+        options: list[tuple[float, str, Recipe, Pupil]] = []
+        for number, (recipe, kind) in enumerate((r, k) for r in recipes for k in kinds):
+            if number >= len(kinds) and time.monotonic() > begun + left:
+                break
+            pupil = self._pupil(kind, readers[kind])
+            lesson = self._lesson(readers[kind], seen[kind][0], truth[rest], heard, recipe)
+            deadline = begun + left * (number + 1) / (len(recipes) * len(kinds))
+            loss = pupil.fit(lesson, (seen[kind][1], truth[held]), seed=seed, threads=budget.threads, deadline=deadline, passes=budget.passes)
+            budget.say(f"{kind} {recipe.json()}: held-out loss {loss:.4f}")
+            options.append((loss, kind, recipe, pupil))
+        loss, kind, recipe, pupil = min(options, key=lambda option: option[0])
+        return Choice(kind, recipe, pupil, loss, min(option[0] for option in options if option[2] == ALONE))
 
-    def _ask(self, asked: Dataset) -> np.ndarray:
-        """The teacher's answers, corrected by what its own held-out rows taught the contest about them, float64 (n, width)."""
-        said = np.asarray(self.teacher.predict(asked), dtype=np.float64)
-        return self.task.calibrated(said, self.calibration)[:, : self.task.width]  # amounts come with an interval beside them
-
-    def _lesson(self, x: Any, truth: np.ndarray, said: np.ndarray, recipe: Recipe, extra_x: Any, extra: np.ndarray) -> Lesson:
+    def _lesson(self, reader: Reading, x: Any, truth: np.ndarray, heard: Lecture, recipe: Recipe) -> Lesson:
         """Rows that the teacher did not answer teach their truth; made-up rows, which have no truth, the teacher's answer alone."""
-        own = targets(truth, np.zeros_like(said), self.aim, 0.0, 1.0)
-        target = np.where(np.isnan(said), own, targets(truth, np.where(np.isnan(said), own, said), self.aim, recipe.share, recipe.temperature))
-        if extra_x is None:
+        alone = targets(truth, np.zeros_like(heard.own), self.aim, 0.0, 1.0)
+        unasked = np.isnan(heard.own)
+        target = np.where(unasked, alone, targets(truth, np.where(unasked, alone, heard.own), self.aim, recipe.share, recipe.temperature))
+        if not recipe.made_up or not len(heard.extra):
             return Lesson(x, target, np.ones(len(target)))
-        taught = targets(np.zeros(len(extra), dtype=np.int64 if self.aim.classes else np.float64), extra, self.aim, 1.0, recipe.temperature)
+        nobody = np.zeros(len(heard.said), dtype=np.int64 if self.aim.classes else np.float64)
+        taught = targets(nobody, heard.said, self.aim, 1.0, recipe.temperature)
         weight = np.concatenate([np.ones(len(target)), np.full(len(taught), min(1.0, len(target) / len(taught)))])
+        both, target = [x, reader.of(heard.extra)], np.concatenate([target, taught])
         if hasattr(x, "indptr"):
             from scipy.sparse import vstack
 
-            return Lesson(vstack([x, extra_x], format="csr"), np.concatenate([target, taught]), weight)
-        return Lesson(np.concatenate([x, extra_x]), np.concatenate([target, taught]), weight)
+            return Lesson(vstack(both, format="csr"), target, weight)
+        return Lesson(np.concatenate(both), target, weight)
 
     def _fits(self, kind: str) -> bool:
         return kind == "line" or (self.aim.classes <= TreesPupil.MOST_CLASSES and bool(self.schema.of_kind("number", "category", "time")))
