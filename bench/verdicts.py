@@ -143,7 +143,7 @@ def score(found: list[dict[str, Any]]) -> None:
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--sets", default="")
-    options.add_argument("--work", type=int, default=60)
+    options.add_argument("--work", type=int, default=40)
     options.add_argument("--out", default="/tmp/assay-verdicts")
     given = options.parse_args()
     out = Path(given.out)
