@@ -157,7 +157,7 @@ def flipped(sets: dict) -> tuple[list[tuple], list[dict]]:
             for i in wrong:
                 y[i] = kinds[(kinds.index(y[i]) + int(rng.integers(1, len(kinds)))) % len(kinds)]
             spoiled = Dataset(data.frame.with_columns(pl.Series(data.y.name, y, dtype=data.y.dtype)), data.schema)
-            said = label_errors(spoiled, find("classify").of(spoiled), seed=0, seconds=20)
+            said = label_errors(spoiled, find("classify").of(spoiled), seed=0, seconds=60)
             figure = said.figure if said else {"rows_suspected": [], "wrong_low": 0.0, "wrong_high": 0.0, "flat": False}
             suspects, truth = {r - 1 for r in figure["rows_suspected"]}, set(wrong.tolist())
             log.append({"set": name, "flipped": len(truth), "rows": len(data), "suspects": len(suspects), "found": len(suspects & truth), "low": figure["wrong_low"],

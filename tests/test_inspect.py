@@ -248,6 +248,12 @@ def test_structure_is_the_same_every_time():
     assert structure(data, labels=True, seed=3) == structure(data, labels=True, seed=3)
 
 
+def test_a_leak_does_not_hide_that_rows_belong_together():
+    frame = patients(np.random.default_rng(6)).with_columns(result=pl.col("y"))
+    assert structure(dataset(frame), labels=True, seed=0).column == "patient_id"
+    assert {f.columns for f in look(frame, labels=True) if f.level == "leak"} == {("result",)}
+
+
 # ---- copies, conflicts, gaps and the rest
 
 
@@ -331,7 +337,7 @@ def test_names_that_come_after_the_answer_are_noted_only_if_they_tell():
 
 def test_every_finding_survives_json_and_speaks_chinese():
     rng = np.random.default_rng(12)
-    frame = patients(rng).with_columns(copy=pl.col("y"), same=pl.lit(1), told=pl.when(pl.col("y") == "ill").then(None).otherwise(pl.col("m0")))
+    frame = patients(rng).with_columns(copy=pl.col("y"), same=pl.lit(1), told=pl.when((pl.col("y") == "ill") & (pl.col("m1") > -0.5)).then(None).otherwise(pl.col("m0")))
     found = look(frame, labels=True)
     assert {"leak", "group", "constant", "missing_tells"} <= codes(found)
     assert [f.level for f in found] == sorted((f.level for f in found), key=("leak", "warning", "note").index)

@@ -11,6 +11,7 @@ from assay.data.dataset import Dataset
 from assay.data.inspect import after, conflicts, copies, gaps, joint, leak, missing, order, plain, shift, texts
 from assay.data.inspect.base import LEVELS, Finding, Structure
 from assay.data.inspect.moment import absolute, time_columns
+from assay.data.inspect.names import names_a_unit
 from assay.data.inspect.structure import structure
 from assay.data.inspect.view import View, ranks
 from assay.words import say
@@ -28,13 +29,15 @@ def findings(data: Dataset, *, labels: bool, seed: int, seconds: float = 10, kno
         return []
     found_structure = known or structure(plainly, labels=labels, seed=seed)
     roles = {c for c in (found_structure.column, data.schema.group, data.schema.time) if c}
-    apart = absolute(plainly) | set(time_columns(plainly)) | roles  # clocks and groups are judged by `structure`, not as leaks
+    units = {c.name for c in view.inputs if names_a_unit(c.name) > 0 and c.levels >= 10}
+    apart = absolute(plainly) | set(time_columns(plainly)) | roles | units  # clocks and groups are judged by `structure`, not as leaks
     in_time = found_structure.kind in ("time", "order")
     found: list[Finding] = _belongs(found_structure, data)
 
     def alone() -> list[Finding]:
         single, certain = leak.one_column(view, apart=apart, persists=_persists(view, found_structure))
         apart.update(certain)
+        roles.update(certain)
         return single
 
     looks: list[tuple[str, Callable[[], list[Finding]]]] = [

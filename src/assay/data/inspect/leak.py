@@ -9,14 +9,13 @@ import numpy as np
 from assay.data.inspect import rest
 from assay.data.inspect.base import Finding
 from assay.data.inspect.names import tokens
-from assay.data.inspect.power import power
+from assay.data.inspect.power import TELLS_ALL, power
 from assay.data.inspect.view import Cells, View, ranks
 from assay.words import say
 
 # A legitimate column can be nearly perfect too: the hormone that defines a disease leaves 0.03 of the guessing error (annthyroid), petal width
 # 0.06 (iris), carat 0.06 of the variance of diamonds' prices. So 'leak' asks for next to nothing left, and for other columns that are far behind.
 SUSPECT = {True: 0.12, False: 0.02}  # by labels: what a column may leave and still be looked at
-LEAK = {True: 0.01, False: 1e-3}
 NAMED = 0.06  # what a column may leave to be called the same fact because it is named like the answer
 FAR = 5.0  # times the column's error that the other columns together have to leave
 _DULL = {"is", "has", "the", "of", "in", "two", "year", "years", "total", "value", "label", "class", "target", "flag", "y", "id", "no", "next", "month", "name"}
@@ -43,7 +42,7 @@ def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[l
         suspects = [leak for leak in suspects if leak.exact or leak.error < 0.1 * persists]
     if not suspects or len(view) < 40:
         return [], []
-    best = {leak.column for leak in suspects if leak.exact or leak.error <= LEAK[view.labels]}
+    best = {leak.column for leak in suspects if leak.exact or leak.error <= TELLS_ALL[view.labels]}
     easy = len(best) >= 3 and len(best) >= 0.5 * len(inputs)  # most columns answer all by themselves: an easy question, not a leak
     findings, certain = [], []
     left: dict[frozenset[str], float] = {}
@@ -56,7 +55,7 @@ def one_column(view: View, *, apart: set[str], persists: float = 1.0) -> tuple[l
         others = left.get(without, 1.0)
         if not leak.exact and not alike and others < max(FAR * leak.error, 0.05):
             continue
-        sure = leak.exact or alike or leak.error <= LEAK[view.labels]
+        sure = leak.exact or alike or leak.error <= TELLS_ALL[view.labels]
         if sure:
             certain.append(leak.column)
         findings.append(_finding(leak, "leak" if sure else "warning", others, view))

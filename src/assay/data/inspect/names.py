@@ -10,6 +10,8 @@ _UNIT_WORDS = {
     "pupil", "learner", "teacher", "speaker", "singer", "writer", "author", "batch", "lot", "wafer", "coil", "session", "trial", "hospital", "clinic", "ward",
     "site", "animal", "mouse", "rat", "cow", "donor", "specimen", "sample", "slide", "plate", "case", "run", "group", "cluster", "driver", "vehicle",
     "player", "employee", "worker", "operator", "rater", "borrower", "account", "essay_set", "essayset", "prompt", "experiment", "invoice", "order", "visitor",
+    "pump", "motor", "compressor", "robot", "valve", "furnace", "gearbox", "transformer", "reactor", "inverter", "generator", "meter", "truck", "ship", "aircraft",
+    "drone", "dog", "horse", "sheep", "pig", "tree", "plot", "farm", "borehole", "child", "infant", "mother", "physician", "doctor", "nurse", "agent", "seller", "reviewer",
 }
 _AMBIGUOUS = {"subject", "class", "group", "unit", "case", "order", "site", "run", "trial", "sample", "cluster", "prompt", "account", "session", "family", "plate",
               "member"}  # 'subject' is a person in a study and mathematics in a school

@@ -10,6 +10,7 @@ from assay.data.inspect.view import Cells, View, ranks
 
 FOLDS = 5
 MOST_BINS = 200
+TELLS_ALL = {True: 0.01, False: 1e-3}  # by labels: a column that leaves no more than this answers by itself
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ def power(cells: Cells, view: View, *, rows: np.ndarray | None = None) -> Power:
         return Power(cells.name, 1.0, 0.0)
     return _class_power(cells.name, _binned(cells, values), y.astype(np.int64), len(view.classes), view.seed) if view.labels else \
         _amount_power(cells, values, y)
+
+
+def answering(view: View, *, apart: set[str]) -> set[str]:
+    """Inputs that answer by themselves; none if they are more than half of them, because then the question is easy. apart: clocks and keys."""
+    inputs = [c for c in view.inputs if c.name not in apart and c.levels > 1]
+    found = {c.name for c in inputs if power(c, view).error <= TELLS_ALL[view.labels]}
+    return found if 2 * len(found) <= len(inputs) else set()
 
 
 def power_of(values: np.ndarray, view: View) -> float:
