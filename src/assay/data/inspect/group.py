@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,7 @@ class Grouping:
     t: float
     constant: tuple[str, ...]
     fixed_answer: bool
+    rows: int
 
     @property
     def flattery(self) -> float:
@@ -54,8 +56,12 @@ class Grouping:
         identical = self.neighbour >= IDENTICAL and self.by_chance <= 0.1
         if self.alike < 0.05 and self.neighbour - self.by_chance < 0.1:
             return False
-        if self.named == 2:
-            return self.levels >= (5 if self.neighbour - self.by_chance >= 0.1 else 10) and self.t >= 3 and self.flattery >= 0.03
+        dependent = self.alike >= 5 * math.sqrt(2 / (self.rows * max(self.rows_a_level - 1, 0.1)))  # five standard errors of chance
+        if self.named == 2:  # a name that says so, and answers that are alike: then the rows are not independent, whether or not a quick model can use it
+            return (self.levels >= (5 if self.neighbour - self.by_chance >= 0.1 else 10) and self.t >= 3 and self.flattery >= 0.03) or (
+                self.levels >= 10 and self.rows_a_level >= 1.5 and self.alike >= 0.2 and dependent)
+        if self.named == 1 and self.levels >= 20 and self.alike >= 0.4 and dependent and self.constant and self.neighbour - self.by_chance >= 0.1:
+            return True
         if self.named == 1:
             return self.levels >= 20 and self.t >= 5 and self.flattery >= 0.08 and (self.neighbour >= 0.4 or self.alike >= 0.15)
         if self.named == -1:
@@ -169,7 +175,7 @@ def _measure(view: View, name: str, rank: int, levels: int) -> Grouping:
         copies = np.unique(near.round(4), axis=0, return_inverse=True)[1].ravel()
         share = float((group[nearest(near, apart=copies)] == group).mean())
     if rank <= 0 and share < IDENTICAL:  # without a telling name nothing less is enough
-        return Grouping(name, rank, levels, len(view.data) / levels, alike, share, chance, 1.0, 1.0, 0.0, tuple(constant), alike >= 0.99)
+        return Grouping(name, rank, levels, len(view.data) / levels, alike, share, chance, 1.0, 1.0, 0.0, tuple(constant), alike >= 0.99, len(group))
     chosen = telling(inputs, y)
     folds = min(5, int(group.max()) + 1)
     dealt = np.empty(group.max() + 1, dtype=np.int64)
@@ -183,7 +189,7 @@ def _measure(view: View, name: str, rank: int, levels: int) -> Grouping:
     scale = float(((y - y.mean(axis=0)) ** 2).sum(axis=1).mean()) or 1.0
     t = mean_over_groups(errors[1] - errors[0], group)[1]
     return Grouping(name, rank, levels, len(view.data) / levels, alike, share, chance, float(errors[0].mean()) / scale, float(errors[1].mean()) / scale, t,
-                    tuple(constant), alike >= 0.99)
+                    tuple(constant), alike >= 0.99, len(group))
 
 
 def _level(residual: np.ndarray, group: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ import polars as pl
 
 from assay.data.dataset import Dataset
 from assay.data.inspect.names import calendar_part, names_a_time
-from assay.data.inspect.quick import out_of_fold, telling
-from assay.data.inspect.relate import drift, serial
-from assay.data.inspect.view import Cells, View
+from assay.data.inspect.quick import out_of_fold, taught, telling
+from assay.data.inspect.relate import drift, mean_over_groups, serial
+from assay.data.inspect.view import Cells, View, ranks
 
 STRETCHES, LENGTH = 40, 100  # of a long table: 40 stretches of 100 rows that follow one another
 BLOCKS = 8
@@ -27,13 +27,17 @@ class Course:
 
     persists: correlation of the errors of consecutive rows, of a quick model with random folds; persists_ahead, drift_ahead: the
     same, and the share of the error variance between 20 stretches, where each block of time is answered by the other blocks.
-    apart: `persists_ahead` between rows of different groups only (NaN: no group). trend: correlation of the errors with the place. sorted: the largest share of steps of the
-    answer that go one way, or how seldom a label changes. flattery: error over blocks / error at random - 1.
+    ages: by how much more a model of the first half errs on the second than one that was taught as many rows of both; ages_t: its t value.
+    apart: `persists_ahead` between rows of different groups only (NaN: no group). trend: correlation of the errors with the place.
+    sorted: the largest share of steps of the answer that go one way, or how seldom a label changes. flattery: error over blocks /
+    error at random - 1. pairs: consecutive rows that were compared. inputs: columns that the quick model read.
     """
 
     column: str | None
     persists: float
     persists_ahead: float
+    ages: float
+    ages_t: float
     drift: float
     drift_ahead: float
     apart: float
@@ -50,7 +54,8 @@ class Course:
     def dated(self) -> bool:
         """Enough to split forward in time by a column that names a time."""
         drifts = self.drift_ahead * self.pairs / math.sqrt(2 * (STRETCHES_OF_DRIFT - 1))  # in standard errors of chance
-        return (self.persists_ahead >= 0.1 and self.sure(self.persists_ahead)) or (self.drift_ahead >= 0.02 and drifts >= 6)
+        return (self.persists_ahead >= 0.1 and self.sure(self.persists_ahead)) or (self.drift_ahead >= 0.02 and drifts >= 6) or (
+            self.ages >= 0.03 and self.ages_t >= 5)
 
     @property
     def clear(self) -> bool:
@@ -144,8 +149,21 @@ def course(data: Dataset, column: str | None, *, labels: bool, seed: int, group:
         apart, across = serial(ahead, run, apart=view.cells[group].codes)
         apart = apart if across >= 100 else 0.0
     loss = [float((e**2).sum()) for e in (random, ahead)]
-    return Course(column, persists, serial(ahead, run)[0], drift(random, STRETCHES_OF_DRIFT), drift(ahead, STRETCHES_OF_DRIFT), apart, _trend(random), _sortedness(view, run),
+    ages, ages_t = _ages(inputs, y, seed) if column is not None else (0.0, 0.0)
+    return Course(column, persists, serial(ahead, run)[0], ages, ages_t, drift(random, STRETCHES_OF_DRIFT), drift(ahead, STRETCHES_OF_DRIFT), apart, _trend(random), _sortedness(view, run),
                   loss[1] / loss[0] - 1 if loss[0] > 0 else 0.0, pairs, len(inputs))
+
+
+def _ages(inputs: list[Cells], y: np.ndarray, seed: int) -> tuple[float, float]:
+    """(share, t) by which the loss on the second half grows if only the first half teaches, instead of as many rows of both halves."""
+    n = len(y)
+    late = np.arange(n) >= n // 2
+    side = np.random.default_rng(seed).random(n) < 0.5
+    ahead = ((y - taught(inputs, y, ~late))[late] ** 2).sum(axis=1)
+    both = np.where(side[late], *(((y - taught(inputs, y, mine))[late] ** 2).sum(axis=1) for mine in (~side, side)))
+    stretch = np.arange(len(ahead)) * STRETCHES_OF_DRIFT // len(ahead)
+    mean, t = mean_over_groups(ahead - both, stretch)
+    return mean / max(float(both.mean()), 1e-12), float(np.clip(t, -99, 99))
 
 
 def _trend(residual: np.ndarray) -> float:
@@ -163,12 +181,15 @@ def _in_this_order(data: Dataset, rows: np.ndarray, labels: bool, seed: int) -> 
 
 
 def _climbs(cells: Cells) -> bool:
-    """A number that goes one way in this order: another clock, not an input."""
+    """A number that goes one way in this order, from beginning to end: another clock, not an input. One that begins anew now and then is none."""
     if cells.nominal:
         return False
-    steps = np.diff(cells.values[~cells.missing])
+    present = cells.values[~cells.missing]
+    steps = np.diff(present)
     moved = steps[steps != 0]
-    return len(moved) > 0.02 * len(steps) and bool(max((moved > 0).mean(), (moved < 0).mean()) > 0.98)
+    if len(moved) <= 0.02 * len(steps) or max((moved > 0).mean(), (moved < 0).mean()) <= 0.98:
+        return False
+    return abs(float(np.corrcoef(ranks(present), np.arange(len(present)))[0, 1])) > 0.9
 
 
 def _sortedness(view: View, run: np.ndarray) -> float:

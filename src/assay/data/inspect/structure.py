@@ -50,6 +50,10 @@ def structure(data: Dataset, *, labels: bool, seed: int) -> Structure:
             "{percent:.0f} % of their variance lies between stretches of time.", column=name, r=chosen.persists_ahead,
             percent=100 * max(chosen.drift_ahead, 0.0)), figure)
     if best:
+        if best.flattery < 0.03:
+            return Structure("group", best.column, say(
+                "Rows with the same '{column}' belong together ({levels:,} of them): their answers are alike (intraclass correlation {alike:.2f}; 0 for "
+                "independent rows).", column=best.column, levels=best.levels, alike=best.alike), figure)
         return Structure("group", best.column, say(
             "Rows with the same '{column}' belong together ({levels:,} of them): where none of them stands on both sides of a split, the error of "
             "a quick model is {percent:.0f} % larger.", column=best.column, levels=best.levels, percent=100 * best.flattery), figure)
@@ -75,5 +79,5 @@ def _of_group(g: Grouping) -> dict[str, object]:
 
 
 def _of_course(c: Course) -> dict[str, object]:
-    return {"column": c.column, "persists": round(c.persists, 3), "persists_ahead": round(c.persists_ahead, 3), "drift": round(c.drift, 3),
+    return {"column": c.column, "persists": round(c.persists, 3), "persists_ahead": round(c.persists_ahead, 3), "ages": round(c.ages, 3), "ages_t": round(c.ages_t, 2), "drift": round(c.drift, 3),
             "drift_ahead": round(c.drift_ahead, 3), "trend": round(c.trend, 3), "sorted": round(c.sorted, 3), "flattery": round(c.flattery, 3), "pairs": c.pairs}
