@@ -248,6 +248,55 @@ def test_structure_is_the_same_every_time():
     assert structure(data, labels=True, seed=3) == structure(data, labels=True, seed=3)
 
 
+def visits(rng):
+    """Age and sex belong to the patient, laboratory values to the visit; what makes patients differ shows in both."""
+    g = np.repeat(np.arange(80), rng.integers(3, 12, 80))
+    own = rng.normal(size=80)
+    lab = 0.5 * rng.normal(size=(len(g), 4)) + own[g, None] * rng.normal(size=4) * 0.5
+    ill = own[g] + 0.5 * lab[:, 0] + 0.7 * rng.normal(size=len(g)) > 0
+    return pl.DataFrame({"patient": [f"P{i:04d}" for i in g], "age": rng.integers(20, 90, 80)[g], "sex": rng.choice(["f", "m"], 80)[g],
+                         **{f"lab{i}": lab[:, i] for i in range(4)}, "y": np.where(ill, "ill", "well")})
+
+
+def batches(rng):
+    b = np.repeat(np.arange(30), 20)
+    x = rng.normal(size=(600, 4))
+    return pl.DataFrame({"batch": b + 1, **{f"x{i}": x[:, i] for i in range(4)}, "y": x[:, 0] + rng.normal(size=30)[b] + 0.5 * rng.normal(size=600)})
+
+
+def shops(rng):
+    t, s = np.repeat(np.arange(200), 6), np.tile(np.arange(6), 200)
+    y = 5 * rng.normal(size=6)[s] + np.cumsum(rng.normal(size=200))[t] + rng.normal(size=1200)
+    return pl.DataFrame({"store": [f"S{k}" for k in s], "week": pl.Series(np.datetime64("2022-01-03") + 7 * t), "promo": rng.integers(0, 2, 1200), "price": rng.normal(size=1200), "y": y})
+
+
+def fraud(rng):
+    """What a sign means turns round in the middle: no level moves, but a model of the past is wrong about the future."""
+    t = np.sort(rng.integers(0, 365 * 86400, 3000))
+    x = rng.normal(size=(3000, 4))
+    turn = np.where(np.arange(3000) < 1500, 1, -1)
+    y = rng.random(3000) < 1 / (1 + np.exp(-(1.5 * turn * x[:, 0] + x[:, 1])))
+    return pl.DataFrame({"timestamp": pl.Series(np.datetime64("2023-01-01", "us") + t.astype("timedelta64[s]").astype("timedelta64[us]")),
+                         **{f"x{i}": x[:, i] for i in range(4)}, "y": np.where(y, "fraud", "fine")})
+
+
+def houses(rng):
+    """Sorted by place, as a register is; the place is among the inputs."""
+    lat, lon = rng.uniform(0, 10, 2000), rng.uniform(0, 10, 2000)
+    order = np.lexsort((lon, lat.round()))
+    lat, lon = lat[order], lon[order]
+    return pl.DataFrame({"lat": lat, "lon": lon, "rooms": rng.integers(1, 8, 2000), "y": 3 * np.sin(lat) + 2 * np.cos(lon) + 0.7 * rng.normal(size=2000)})
+
+
+@pytest.mark.parametrize(("make", "kind", "column"), [(visits, "group", "patient"), (batches, "group", "batch"), (shops, "time", "week"), (fraud, "time", "timestamp"),
+                                                      (houses, "random", None)])
+def test_structure_is_seen_where_it_is_and_only_there(make, kind, column):
+    for seed in range(2):
+        frame = make(np.random.default_rng(seed))
+        found = structure(dataset(frame), labels=frame["y"].dtype == pl.String, seed=seed)
+        assert (found.kind, found.column) == (kind, column)
+
+
 def test_a_leak_does_not_hide_that_rows_belong_together():
     frame = patients(np.random.default_rng(6)).with_columns(result=pl.col("y"))
     assert structure(dataset(frame), labels=True, seed=0).column == "patient_id"

@@ -91,6 +91,7 @@ def time_columns(data: Dataset) -> list[str]:
     kinds = {c.name: c.kind for c in schema.columns}
     times = [n for n in usable if kinds[n] == "time" and frame[n].n_unique() >= 8]
     times.sort(key=lambda n: (not names_a_time(n), -frame[n].n_unique()))
+    times = [n for i, n in enumerate(times) if not any(frame[n].equals(frame[m], check_names=False) for m in times[:i])]
     stamps = [n for n in usable if kinds[n] == "number" and _stamp(frame[n], n)]
     running = [n for n in usable if kinds[n] == "number" and n not in stamps and _runs(frame[n])]
     years = [n for n in usable if kinds[n] == "number" and calendar_part(n) == 0 and frame[n].n_unique() >= 4]
