@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from assay.data.afford import GAIN, LEAST_ROUNDS, Labels, Rounds, affordable, pace
 from assay.data.dataset import Column, Dataset, Schema
 from assay.data.forest import Forest, leaf_quantiles
+from assay.data.metric import weighed, weighted_quantile
 from assay.data.target import LevelMeans, telling
 from assay.errors import InputError
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
-from assay.families.neighbours import Nearest, _weighted_quantile, _weights
+from assay.families.neighbours import Nearest
 from assay.registry import discover
 from assay.ship.content import content_refused
 from assay.tasks.classify import Classify
@@ -320,7 +321,7 @@ def test_rows_at_the_same_distance_count_alike_in_whatever_order_they_stand(seed
 @given(st.lists(st.floats(0, 5), min_size=3, max_size=30), st.integers(1, 29), st.sampled_from(["even", "near"]))
 def test_nearer_rows_never_weigh_less(far: list[float], k: int, how: str) -> None:
     sorted_far = np.sort(np.array(far))[None, :]
-    weights = _weights(sorted_far, min(k, len(far) - 1), how)[0]
+    weights = weighed(sorted_far, min(k, len(far) - 1), how)[0]
     assert (weights >= 0).all()
     assert (np.diff(weights) <= 1e-9).all()
     assert weights.sum() > 0
@@ -331,7 +332,7 @@ def test_nearer_rows_never_weigh_less(far: list[float], k: int, how: str) -> Non
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
 def test_the_middle_of_even_weights_is_the_median_and_levels_do_not_cross(said: list[float]) -> None:
     row, even = np.array([said]), np.ones((1, len(said)))
-    told = [float(_weighted_quantile(row, even, level)[0]) for level in (0.1, 0.5, 0.9)]
+    told = [float(weighted_quantile(row, even, level)[0]) for level in (0.1, 0.5, 0.9)]
     assert told[1] == pytest.approx(float(np.median(said)), abs=1e-9)
     assert min(said) <= told[0] <= told[1] <= told[2] <= max(said)
 

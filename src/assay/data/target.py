@@ -8,6 +8,7 @@ import numpy as np
 
 MOST_CLASSES = 50  # the commonest; the share of a rarer one says little about a level
 FOLDS = 5
+MOST_NUMBERS = 300  # columns of the ridge line: its cost grows with their square
 
 
 class LevelMeans:
@@ -15,49 +16,56 @@ class LevelMeans:
     (Micci-Barreca 2001): one number for amounts, for classes their shares - distances between levels are then the value
     difference metric (Stanfill & Waltz 1986). More than `most` columns are turned into their principal components.
 
+    Beside numbers there is a second such mean, of what a ridge line on them leaves unexplained: the clearest diamonds are
+    the smallest, so their mean price says the opposite of what clarity is worth.
+
     A training row is told what the other folds say of its level (Pargent et al. 2022, doi:10.1007/s00180-022-01207-6): its
     own answer must not be found in its input. Codes as `TableEncoder.codes` gives them, -1 for missing or unknown.
     """
 
     def __init__(self, *, most: int = 4, prior: float = 10.0) -> None:
         self.most, self.prior = most, prior
-        self.tables: list[np.ndarray] = []  # one a category, float32 (levels + 1, width); the last row is for code -1
+        self.tables: list[list[np.ndarray]] = []  # of each category: one or two, float32 (levels + 1, width); the last row is for code -1
 
-    def fit_transform(self, codes: np.ndarray, sizes: list[int], truth: np.ndarray, *, classes: int, seed: int) -> np.ndarray:
-        """float32 (n, columns of all tables). codes: (n, categories); sizes: levels of each; truth: class codes, or amounts if classes is 0."""
-        target = standard(truth, classes)
+    def fit_transform(self, codes: np.ndarray, sizes: list[int], truth: np.ndarray, *, classes: int, seed: int,
+                      numbers: np.ndarray | None = None) -> np.ndarray:
+        """float32 (n, columns of all tables). codes: (n, categories); sizes: levels of each; truth: class codes, or amounts if
+        classes is 0; numbers: (n, d) without gaps."""
+        targets = [standard(truth, classes)]
+        if numbers is not None and 0 < numbers.shape[1] <= MOST_NUMBERS and sizes:
+            targets.append(targets[0] - _line(numbers, targets[0]))
         fold = np.random.default_rng(seed).permutation(len(truth)) % FOLDS
         self.tables, parts = [], []
         for given, size in zip(codes.astype(np.int64).T, sizes, strict=True):
-            code = given % (size + 1)  # -1 is the last row
-            sums, rows = _sums(code, size, target), np.bincount(code, minlength=size + 1)
-            whole = self._means(sums, rows)
-            axes = _axes(whole, rows, self.most)
-            self.tables.append((whole @ axes).astype(np.float32))
-            out = np.empty((len(code), axes.shape[1]), dtype=np.float32)
-            for k in range(FOLDS):
-                mine = fold == k
-                others = self._means(sums - _sums(code[mine], size, target[mine]), rows - np.bincount(code[mine], minlength=size + 1))
-                out[mine] = (others @ axes)[code[mine]]
-            parts.append(out)
+            made = [self._learn(given % (size + 1), size, target, fold) for target in targets]  # -1 is the last row
+            self.tables.append([table for table, _ in made])
+            parts += [rows for _, rows in made]
         return np.column_stack(parts) if parts else np.zeros((len(truth), 0), dtype=np.float32)
 
+    def _learn(self, code: np.ndarray, size: int, target: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The table of one category, and what its training rows are told."""
+        sums, rows = _sums(code, size, target), np.bincount(code, minlength=size + 1)
+        whole = sums / (rows + self.prior)[:, None]
+        axes = _axes(whole, rows, self.most)
+        out = np.empty((len(code), axes.shape[1]), dtype=np.float32)
+        for k in range(FOLDS):
+            mine = fold == k
+            others = rows - np.bincount(code[mine], minlength=size + 1)
+            means = (sums - _sums(code[mine], size, target[mine])) / (others + self.prior)[:, None]
+            means[others == 0] = 0.0  # what rounding leaves of a sum is no knowledge
+            out[mine] = (means @ axes)[code[mine]]
+        return (whole @ axes).astype(np.float32), out
+
     def transform(self, codes: np.ndarray) -> np.ndarray:
-        parts = [table[code] for table, code in zip(self.tables, codes.astype(np.int64).T, strict=True)]
+        parts = [table[code] for tables, code in zip(self.tables, codes.astype(np.int64).T, strict=True) for table in tables]
         return np.column_stack(parts) if parts else np.zeros((len(codes), 0), dtype=np.float32)
 
-    @property
-    def width(self) -> int:
-        return sum(table.shape[1] for table in self.tables)
-
-    def _means(self, sums: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return sums / (rows + self.prior)[:, None]
-
     def arrays(self) -> dict[str, np.ndarray]:
-        return {f"levels.{i}": np.ascontiguousarray(table) for i, table in enumerate(self.tables)}
+        return {f"levels.{i}.{k}": np.ascontiguousarray(table) for i, tables in enumerate(self.tables) for k, table in enumerate(tables)}
 
     def load(self, arrays: dict[str, Any]) -> LevelMeans:
-        self.tables = [arrays[f"levels.{i}"] for i in range(sum(name.startswith("levels.") for name in arrays))]
+        names = sorted((int(i), int(k)) for i, k in (name.split(".")[1:] for name in arrays if name.startswith("levels.")))
+        self.tables = [[arrays[f"levels.{i}.{k}"] for j, k in names if j == i] for i in sorted({i for i, _ in names})]
         return self
 
 
@@ -79,6 +87,14 @@ def standard(truth: np.ndarray, classes: int) -> np.ndarray:
     hit = (truth[:, None] == common[None, :]).astype(np.float32)
     spread = hit.std(axis=0)
     return (hit - hit.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+
+
+def _line(numbers: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """What a ridge line on the standardised numbers and their sizes says of each target, (n, columns of target)."""
+    spread = numbers.std(axis=0)
+    z = np.clip((numbers - numbers.mean(axis=0)) / np.where(spread > 0, spread, np.inf), -8, 8)
+    z = np.concatenate([z, np.abs(z) - np.abs(z).mean(axis=0)], axis=1)
+    return z @ np.linalg.solve(z.T @ z + (1 + 0.01 * len(z)) * np.eye(z.shape[1]), z.T @ target)
 
 
 def _sums(code: np.ndarray, size: int, target: np.ndarray) -> np.ndarray:

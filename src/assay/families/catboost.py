@@ -197,7 +197,7 @@ def _grow(grown: dict[str, Any], part: Any, valid: Any, rounds: Rounds, iteratio
         def after_iteration(self, info: Any) -> bool:
             return not rounds.stop(next(iter(info.metrics["validation"].values()))[-1])
 
-    made = Trees(grown | {"iterations": iterations, "use_best_model": False})
+    made = Trees(grown | {"iterations": iterations, "use_best_model": True})  # its rule for the learning rate asks for this
     try:
         made.fit(part, eval_set=valid, callbacks=[Judged()])
     except CatBoostError as error:

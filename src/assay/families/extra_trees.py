@@ -33,7 +33,7 @@ SPACE: dict[str, Range | tuple[Any, ...]] = {
 class ExtraTrees(Model):
     """What a leaf is told to be is chosen on rows held out of train: how many rows it holds, how many columns each split looks at.
 
-    Categories are the means of the target at each level, texts the n-grams that tell most. For absolute and pinball loss a
+    Categories are the means of the target at each level beside their codes, texts the n-grams that tell most. For absolute and pinball loss a
     leaf answers with that quantile of its rows, and the forest is moved to where the held-out rows ask for it.
     """
 
@@ -80,7 +80,8 @@ class ExtraTrees(Model):
         codes = self.table.fit(train.frame).codes(train.frame)
         first = codes.shape[1] - len(self.table.categories)
         sizes = [len(self.table.levels[c]) for c in self.table.categories]
-        means = self.levels.fit_transform(codes[:, first:], sizes, y, classes=len(self.labels.seen), seed=seed)
+        raw = np.where(np.isnan(codes[:, :first]), self.table.fill, codes[:, :first])
+        means = self.levels.fit_transform(codes[:, first:], sizes, y, classes=len(self.labels.seen), seed=seed, numbers=raw)
         grams = None
         if self.text.columns:
             grams = self.text.fit_transform(train.frame)
@@ -90,7 +91,7 @@ class ExtraTrees(Model):
     def _joined(self, codes: np.ndarray, means: np.ndarray, grams: Any) -> np.ndarray:
         raw = np.clip(codes[:, : len(self.table.fill)], -3e38, 3e38)
         missing = np.isnan(raw)
-        parts = [np.where(missing, self.table.fill, raw), missing[:, self.table.flagged], means]
+        parts = [np.where(missing, self.table.fill, raw), missing[:, self.table.flagged], means, codes[:, raw.shape[1]:]]
         if grams is not None:
             parts.append(grams[:, self.grams].toarray())
         return np.column_stack(parts).astype(np.float32)

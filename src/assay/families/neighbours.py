@@ -13,6 +13,7 @@ import numpy as np
 from assay.data.afford import affordable, settings
 from assay.data.dataset import Dataset, Schema
 from assay.data.encode import TableEncoder, TextEncoder
+from assay.data.metric import TIE, heaviest, told_alone, weighed, weighted_quantile, whitening
 from assay.data.split import holdout
 from assay.data.target import LevelMeans, standard
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
@@ -26,9 +27,10 @@ HEAVIEST = 120  # n-grams kept of each text
 SIZES = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 130)
 SPARE = 16  # candidates beyond the neighbours, so that float32 cannot push one out
 PAIRS = 40_000_000  # distances of one try on held-out rows
+JUDGES = 600  # held-out rows: with fewer, another holdout is asked too
+MOST_TWICE = 20_000  # rows, above which one is enough whatever it holds
 BLOCK = 2_000_000  # distances held at once, 8 MB
 PULLS = (0.1, 0.3, 1.0, 3.0, 10.0)  # rows that the prior counts for
-TIE = 1e-5  # of a squared distance: points are kept as float32, so that equal distances differ by some 1e-6
 SPACE: dict[str, Range | tuple[Any, ...]] = {
     "k": Range(1, 130, log=True, whole=True), "weights": ("even", "near"), "metric": ("scaled", "relevant", "whitened"),
     "numbers": ("scaled", "ranks"), "text_share": Range(0.0, 1.0),
@@ -48,12 +50,13 @@ class Nearest(Model):
     def __init__(self, task: Task, schema: Schema, **params: Any) -> None:
         super().__init__(task, schema, **params)
         settings(params, SPACE)
-        self.table = TableEncoder(self.schema)
-        self.levels = LevelMeans(prior=5.0)
-        self.text = TextEncoder(self.schema, most=GRAMS)
+        self._forget()
         self.kept: dict[str, np.ndarray] = {}  # truth, prior, points, centre, turn, knots
         self.grams: Any = None  # CSR (n-grams, rows)
         self.chosen: dict[str, Any] = {}
+
+    def _forget(self) -> None:
+        self.table, self.levels, self.text = TableEncoder(self.schema), LevelMeans(prior=5.0), TextEncoder(self.schema, most=GRAMS)
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> Nearest:
         whole, columns = len(train), len(self.table.names) + 3 * len(self.table.categories) + 1
@@ -61,9 +64,7 @@ class Nearest(Model):
                            reading_s=budget.left() / 4, most=min(MOST_ROWS, MOST_CELLS / columns, self._answerable(columns, budget)))
         if len(train) < whole:
             self.facts["rows_used"] = len(train)
-        rest, held = holdout(train, share=0.2, seed=seed, strata=self.task.strata(train))
-        held = held[:: max(1, math.ceil(len(held) * len(rest) / PAIRS))]
-        self.chosen = self._choose(train.take(rest), train.take(held), seed, budget)
+        self.chosen = self._choose(train, seed, budget)
         self._place(*self._read(train, seed), self.chosen)
         self.facts |= {name: value for name, value in self.chosen.items() if name != "text_share" or self.text.columns}
         return self
@@ -82,9 +83,11 @@ class Nearest(Model):
         truth, codes = self.task.truth(train), self.table.fit(train.frame).codes(train.frame)
         classes = self.task.width if self.task.name == "classify" else 0
         sizes = [len(self.table.levels[name]) for name in self.table.categories]
-        means = self.levels.fit_transform(codes[:, len(self.table.fill):], sizes, truth, classes=classes, seed=seed)
+        raw = codes[:, : len(self.table.fill)]
+        means = self.levels.fit_transform(codes[:, raw.shape[1]:], sizes, truth, classes=classes, seed=seed,
+                                          numbers=np.where(np.isnan(raw), self.table.fill, raw))
         if self.text.columns:
-            self.grams = _heaviest(self.text.fit_transform(train.frame), HEAVIEST).T.tocsr()
+            self.grams = heaviest(self.text.fit_transform(train.frame), HEAVIEST).T.tocsr()
         elif codes.shape[1] == 0:
             raise TooSlow(say("no column holds anything to learn from"))
         return train, codes, means, truth
@@ -102,10 +105,10 @@ class Nearest(Model):
         centre, spread = x.mean(axis=0), x.std(axis=0)
         turn = np.diag(1 / np.where(spread > 1e-9 * (1 + np.abs(centre)), spread, np.inf))
         if setting["metric"] == "relevant":
-            turn = turn * np.sqrt(_told_alone(x, standard(truth, classes)))
+            turn = turn * np.sqrt(told_alone(x, standard(truth, classes)))
         elif setting["metric"] == "whitened":
             strata = self.task.strata(train)
-            turn = turn @ _whitening((x - centre) @ turn, truth if strata is None else strata)
+            turn = turn @ whitening((x - centre) @ turn, truth if strata is None else strata)
         size = ((x - centre) @ turn).var(axis=0).sum() * 2 or 1.0
         self.share = (setting["text_share"] if x.shape[1] else 1.0) if self.text.columns else 0.0
         self.kept |= {"centre": centre, "turn": turn * math.sqrt((1 - self.share) / size)}
@@ -175,7 +178,7 @@ class Nearest(Model):
             return (shares + pull * prior) / (total + pull)[:, None]
         if self.task.loss == "squared":
             return (weights * said).sum(axis=1) / total
-        return _weighted_quantile(said, weights, self._level())
+        return weighted_quantile(said, weights, self._level())
 
     def _level(self) -> float:
         return getattr(self.task, "quantile", 0.5) if self.task.loss == "pinball" else 0.5
@@ -183,7 +186,7 @@ class Nearest(Model):
     def _answer(self, points: np.ndarray, grams: Any) -> np.ndarray:
         k, how = min(self.chosen["k"], len(self.kept["truth"])), self.chosen["weights"]
         near, far, rough = self._near(points, grams, k + 1 + SPARE)
-        weights = _weights(far, k, how)
+        weights = weighed(far, k, how)
         told = self._told(near, weights, self.chosen).reshape(len(points), -1)
         edge = far[:, min(k, far.shape[1] - 1)]
         more = far.shape[1] < len(self.kept["truth"])
@@ -194,7 +197,7 @@ class Nearest(Model):
             exact = self._exact(points[i: i + 1], row, alike)
             order = np.argsort(exact, axis=1, kind="stable")
             row, exact = np.take_along_axis(row, order, 1), np.take_along_axis(exact, order, 1)
-            told[i] = self._told(row, _weights(exact, k, how), self.chosen).ravel()
+            told[i] = self._told(row, weighed(exact, k, how), self.chosen).ravel()
         return told
 
     def predict(self, asked: Dataset) -> np.ndarray:
@@ -211,45 +214,63 @@ class Nearest(Model):
 
     # ---- choosing
 
-    def _choose(self, rest: Dataset, held: Dataset, seed: int, budget: Budget) -> dict[str, Any]:
-        started = time.monotonic()
-        read, answers = self._read(rest, seed), self.task.truth(held)
-        codes, grams = self.table.codes(held.frame), self.text.transform(held.frame) if self.text.columns else None
-        fixed = {name: value for name, value in self.params.items() if name not in ("k", "weights")}
+    def _parts(self, train: Dataset, seed: int) -> list[tuple[Dataset, Dataset]]:
+        """Rows that are known and rows that ask, once, or up to five times where one holdout is too small to choose by."""
+        strata, judged = self.task.strata(train), 0
+        out: list[tuple[Dataset, Dataset]] = []
+        again = 1 if train.schema.time or train.schema.ordered else 5  # forward in time there is but one
+        while len(out) < again and judged < JUDGES:
+            rest, held = holdout(train, share=0.2, seed=seed + len(out), strata=strata)
+            held = held[:: max(1, math.ceil(len(held) * len(rest) / PAIRS))]
+            out.append((train.take(rest), train.take(held)))
+            judged += len(held) if len(rest) < MOST_TWICE else JUDGES
+        return out
+
+    def _choose(self, train: Dataset, seed: int, budget: Budget) -> dict[str, Any]:
+        parts, fixed = self._parts(train, seed), {name: value for name, value in self.params.items() if name not in ("k", "weights")}
         best: dict[str, Any] = {"numbers": "scaled", "metric": "scaled", "text_share": 0.5} | fixed
-        least, stop = math.inf, budget.left() - 0.4 * budget.left()
+        least, stop, took = math.inf, 0.6 * budget.left(), 0.0
         changes: list[dict[str, Any]] = [{}]
         if self.text.columns and self.table.names:
             changes += [{"text_share": 0.8}, {"text_share": 0.2}, {"text_share": 0.95}]
         if self.table.names:
             changes += [{"metric": "relevant"}, {"metric": "whitened"}, {"numbers": "ranks"}]
+        reads: dict[int, tuple[Any, ...]] = {}
         for change in changes:
-            if change.keys() & fixed.keys() or (change and budget.left() - (time.monotonic() - started) < stop):
+            if change.keys() & fixed.keys() or (change and budget.left() - took < stop):
                 continue
-            started, setting = time.monotonic(), best | change
-            self._place(*read, setting)
-            loss, found = self._sizes(self._points(codes), grams, answers)
-            budget.say(f"{', '.join(f'{k} {v}' for k, v in (setting | found).items())}: held-out loss {loss:.4f}")
+            started, setting, losses = time.monotonic(), best | change, np.zeros(0)
+            for i, (rest, held) in enumerate(parts):
+                if i not in reads:
+                    self._forget()
+                    read = self._read(rest, seed)
+                    asked = self.table.codes(held.frame), self.text.transform(held.frame) if self.text.columns else None
+                    reads[i] = self.table, self.levels, self.grams, read, asked
+                self.table, self.levels, self.grams, read, asked = reads[i]
+                self._place(read[0], read[1], read[2], read[3], setting)
+                found, tried = self._sizes(self._points(asked[0]), asked[1], self.task.truth(held), min(len(r) for r, _ in parts))
+                losses = tried + losses if len(losses) else tried
+            took = time.monotonic() - started
+            loss = float(losses.min()) / sum(len(held) for _, held in parts)
             if loss < least:
-                least, best = loss, setting | found
+                least, best = loss, setting | found[int(losses.argmin())]
+            budget.say(f"{', '.join(str(v) for v in best.values())}: held-out loss {least:.4f}")
         return best
 
-    def _sizes(self, points: np.ndarray, grams: Any, answers: np.ndarray) -> tuple[float, dict[str, Any]]:
-        """The least held-out loss over k, weights and pull, and where it is."""
-        sizes = [min(int(self.params["k"]), len(self.kept["truth"]))] if "k" in self.params else [k for k in SIZES if k == 1 or k < len(self.kept["truth"]) / 2]
+    def _sizes(self, points: np.ndarray, grams: Any, answers: np.ndarray, known: int) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Every k, weights and pull, and the summed loss of each."""
+        sizes = [min(int(self.params["k"]), known)] if "k" in self.params else [k for k in SIZES if k == 1 or k < known / 2]
         step = max(1, BLOCK // len(self.kept["truth"]))
         parts = [self._near(points[at: at + step], None if grams is None else grams[at: at + step], max(sizes) + 1)[:2] for at in range(0, len(points), step)]
         near, far = (np.concatenate(p) for p in zip(*parts, strict=True))
-        least, best = math.inf, {}
+        found, losses = [], []
         for k in sizes:
             for how in (self.params["weights"],) if "weights" in self.params else ("even", "near"):
-                weights = _weights(far, k, how)
+                weights = weighed(far, k, how)
                 for pull in PULLS if self.task.name == "classify" else (0.0,):
-                    setting = {"k": k, "weights": how, "pull": pull}
-                    loss = self._loss(self._told(near, weights, setting, answers if self.task.name == "classify" else None), answers)
-                    if loss < least:
-                        least, best = loss, setting
-        return least, best
+                    found.append({"k": k, "weights": how, "pull": pull})
+                    losses.append(self._loss(self._told(near, weights, found[-1], answers if self.task.name == "classify" else None), answers))
+        return found, np.array(losses) * len(answers)
 
     def _loss(self, told: np.ndarray, answers: np.ndarray) -> float:
         if self.task.name == "classify":
@@ -284,70 +305,6 @@ class Nearest(Model):
             self.grams = csr_matrix(parts, shape=(len(self.text.kept), len(self.kept["truth"])))
         self._ready()
         return self
-
-
-def _weights(far: np.ndarray, k: int, how: str) -> np.ndarray:
-    """Weights (n, m) of neighbours at the sorted squared distances `far`, m > k unless there are no more rows."""
-    if how == "near" and k < far.shape[1]:
-        reach = far[:, k: k + 1]
-        weights = np.where(far < reach * (1 - TIE), 1 - far / np.maximum(reach, 1e-300), 0.0)
-        alike = ~weights.any(axis=1)  # all as far as the next one
-        weights[alike] = far[alike] <= reach[alike] * (1 + TIE)
-        return weights
-    edge = far[:, k - 1: k]
-    inside = far < edge * (1 - TIE)
-    tied = ~inside & (far <= edge * (1 + TIE))
-    return inside + tied * (k - inside.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
-
-
-def _weighted_quantile(said: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:
-    """The least amount of each row below or at which `level` of its weight lies, half a weight in from either side."""
-    order = np.argsort(said, axis=1, kind="stable")
-    said, weights = np.take_along_axis(said, order, 1), np.take_along_axis(weights, order, 1)
-    middle = (np.cumsum(weights, axis=1) - weights / 2) / weights.sum(axis=1, keepdims=True)
-    middle[weights <= 0] = -1.0
-    out = np.empty(len(said))
-    for i in range(len(said)):
-        used = middle[i] >= 0
-        out[i] = np.interp(level, middle[i][used], said[i][used])
-    return out
-
-
-def _told_alone(x: np.ndarray, target: np.ndarray, bins: int = 16) -> np.ndarray:
-    """Share of the target's variance between `bins` quantile bins of each column, less what chance gives; 1 for all if nothing tells."""
-    out = np.zeros(x.shape[1])
-    for j, column in enumerate(x.T):
-        place = np.searchsorted(np.unique(np.quantile(column, np.linspace(0, 1, bins + 1)[1:-1])), column)
-        rows = np.bincount(place, minlength=bins)
-        sums = np.column_stack([np.bincount(place, weights=t, minlength=bins) for t in target.T])
-        between = (sums**2 / np.maximum(rows, 1)[:, None]).sum(axis=0).mean() / len(column)
-        out[j] = max(0.0, between - (np.count_nonzero(rows) - 1) / len(column))
-    return out if out.max(initial=0.0) > 0 else np.ones(x.shape[1])
-
-
-def _whitening(z: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """(d, d): after it, the covariance within the strata is the identity, a tenth of the way to equal spreads left undone."""
-    rows = np.bincount(strata)
-    means = np.column_stack([np.bincount(strata, weights=column) for column in z.T]) / np.maximum(rows, 1)[:, None]
-    apart = z - means[strata]
-    within = apart.T @ apart / len(z)
-    within = 0.9 * within + 0.1 * np.eye(len(within)) * max(float(np.trace(within)) / max(len(within), 1), 1e-12)
-    values, vectors = np.linalg.eigh(within)
-    return (vectors / np.sqrt(values)) @ vectors.T
-
-
-def _heaviest(grams: Any, most: int) -> Any:
-    """Each row of a CSR matrix cut to its `most` largest values, and to length one again."""
-    from scipy.sparse import csr_matrix
-
-    rows = np.repeat(np.arange(grams.shape[0]), np.diff(grams.indptr))
-    order = np.lexsort((-grams.data, rows))
-    rank = np.arange(len(order)) - grams.indptr[rows[order]]
-    kept = np.sort(order[rank < most])
-    data, rows = grams.data[kept], rows[kept]
-    length = np.sqrt(np.bincount(rows, weights=data.astype(np.float64) ** 2, minlength=grams.shape[0]))
-    data = (data / np.maximum(length, 1e-12)[rows]).astype(np.float32)
-    return csr_matrix((data, grams.indices[kept], np.r_[0, np.cumsum(np.bincount(rows, minlength=grams.shape[0]))]), shape=grams.shape)
 
 
 CANDIDATE = Candidate(

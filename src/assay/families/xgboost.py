@@ -17,7 +17,7 @@ from assay.tasks.base import Task
 from assay.words import say
 
 MOST_ROUNDS = 2000
-MOST_TREES = 10_000  # of all classes: one row then takes about a millisecond
+MOST_TREES = 4000  # of all classes: one row then takes about a millisecond
 GRAMS = 2000  # n-gram columns offered to the trees: the commonest, as for LightGBM
 SPACE: dict[str, Range | tuple[Any, ...]] = {
     "max_depth": Range(2, 10, whole=True), "learning_rate": Range(0.01, 0.3, log=True), "min_child_weight": Range(0.1, 100.0, log=True),
@@ -101,7 +101,7 @@ class XGBoost(Model):
                 objective["quantile_alpha"] = getattr(self.task, "quantile", 0.5)
         elif len(self.labels.seen) > 2:
             objective = {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": len(self.labels.seen)}
-        chosen = settings(self.params, SPACE, max_depth=4 if n < 1000 else 6, learning_rate=0.03 if n < 20_000 else 0.06, min_child_weight=1.0,
+        chosen = settings(self.params, SPACE, max_depth=4 if n < 1000 else 6, learning_rate=max(0.03 if n < 20_000 else 0.06, min(0.1, 20 / self._most_rounds(n))), min_child_weight=0.3,
                           subsample=0.8, colsample_bytree=0.8 if len(self.table.names) > 4 else 1.0, reg_lambda=1.0)
         if "learning_rate" not in self.params:
             chosen["learning_rate"] = pace(chosen["learning_rate"], budget.passes)
