@@ -7,6 +7,7 @@ import polars as pl
 
 from assay.data.dataset import Dataset
 from assay.data.inspect.base import Finding
+from assay.data.inspect.view import whole_or_head
 from assay.data.split import copies
 from assay.words import say
 
@@ -14,6 +15,7 @@ LEAST = 0.002  # of the rows
 
 
 def conflicts(data: Dataset, *, labels: bool) -> list[Finding]:
+    all_rows, data = len(data), whole_or_head(data)
     names = [c.name for c in data.schema.features]
     if not names or not len(data):
         return []
@@ -28,7 +30,7 @@ def conflicts(data: Dataset, *, labels: bool) -> list[Finding]:
         wrong = int((torn["rows"] - torn["most"]).sum())
         text = say("{rows:,} rows share all their inputs with rows of another '{target}': no model can be right on more than {percent:.1f} % of these {n:,} rows.",
                    rows=rows, target=y.name, percent=100 - 100 * wrong / n, n=n)
-        figure = {"rows_in_conflict": rows, "error_floor": round(wrong / n, 5), "rows": n, "sampled": False}
+        figure = {"rows_in_conflict": rows, "error_floor": round(wrong / n, 5), "rows": n, "sampled": len(data) < all_rows}
         level = "warning" if copies(data) is not None and wrong >= 0.01 * n else "note"
     else:
         within = frame.group_by("key").agg(pl.len().alias("rows"), (pl.col("y").cast(pl.Float64).var(ddof=0) * pl.len()).alias("square"), pl.col("y").n_unique().alias("kinds"))
@@ -39,7 +41,7 @@ def conflicts(data: Dataset, *, labels: bool) -> list[Finding]:
         spread = float(y.cast(pl.Float64).std() or 0.0)  # type: ignore[arg-type]
         text = say("{rows:,} rows share all their inputs with rows of another '{target}': no model's root mean squared error on these {n:,} rows goes below {floor:.3g} "
                    "(standard deviation: {spread:.3g}).", rows=rows, target=y.name, n=n, floor=floor, spread=spread)
-        figure = {"rows_in_conflict": rows, "error_floor": floor, "rows": n, "sampled": False}
+        figure = {"rows_in_conflict": rows, "error_floor": floor, "rows": n, "sampled": len(data) < all_rows}
         level = "warning" if copies(data) is not None and floor >= 0.1 * spread else "note"
     advice = say("Some of them may be wrong answers; or what tells them apart is not in the table: another column would lower the floor.")
     return [Finding("conflicts", level, text, advice, (), figure)]

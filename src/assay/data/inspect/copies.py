@@ -7,7 +7,7 @@ import polars as pl
 
 from assay.data.dataset import Dataset
 from assay.data.inspect.base import Finding
-from assay.data.inspect.view import View
+from assay.data.inspect.view import View, whole_or_head
 from assay.data.split import copies as copied
 from assay.words import say
 
@@ -20,6 +20,7 @@ CLOSE = 0.01  # of a column's spread: the most that two near copies differ by
 
 def exact(data: Dataset) -> list[Finding]:
     """Rows whose inputs are all equal, where that is hardly chance (see data.split.copies)."""
+    all_rows, data = len(data), whole_or_head(data)
     codes = copied(data)
     if codes is None:
         return []
@@ -32,7 +33,7 @@ def exact(data: Dataset) -> list[Finding]:
     text = say("{spare:,} of {n:,} rows ({percent:.1f} %) repeat the inputs of another row{unlike}.", spare=spare, n=n, percent=100 * spare / n,
                unlike=say("; {count:,} of them with another answer", count=-unlike) if unlike else "")
     advice = say("Copies are kept on one side of every split here, so they do not flatter. Drop them if they are no separate cases.")
-    return [Finding("duplicates", "warning" if spare >= MANY * n else "note", text, advice, (), {"copies": spare, "rows": n, "share": round(spare / n, 5), "sampled": False})]
+    return [Finding("duplicates", "warning" if spare >= MANY * n else "note", text, advice, (), {"copies": spare, "rows": n, "share": round(spare / n, 5), "sampled": n < all_rows})]
 
 
 def near(view: View) -> list[Finding]:
