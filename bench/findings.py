@@ -196,6 +196,8 @@ def main() -> None:
         markdown(f"**Flipped labels**, at random, to any other class. {inside} of {len(label_log)} intervals hold the number that was flipped. 'warning' is said only where the "
                  "contradictions are as many where a model is surest.",
                  ("table", "rows", "flipped", "suspects", "of the flipped found", "of the suspects flipped", "wrong labels, interval", "holds it", "said"), labels)))
+    more = ("Missed are copies with mistakes and flags where the other columns answer as well (then nothing is gained by them), copies in tables whose rows are equal by "
+            "chance too, and drift of a class that is rare or known from the inputs anyway.\n\n") + more
     publish("findings", f"## Findings\n\n`python bench/findings.py`: faults planted in honest tables, scikit-learn's and open ones; {hits} of {n} found ({hits / n:.0%}), "
             f"the whole bench in {took:.0f} s.", ["planted", "should be said", "tables", "found", "missed in"], faults, page="calibration.md", after=more)
 

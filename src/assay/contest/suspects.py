@@ -167,7 +167,8 @@ def _share_wrong(truth: np.ndarray, shares: np.ndarray) -> tuple[float, float, b
     counts = np.bincount(truth, minlength=shares.shape[1]).astype(float)
     flips = c * (len(truth) - counts) / max(shares.shape[1] - 1, 1) / np.maximum(counts, 1)
     seen = np.bincount(truth, weights=wrong, minlength=len(counts)) / np.maximum(counts, 1)
-    known = bool((seen - flips)[counts >= 20].max(initial=0.0) <= UNKNOWN)
+    beyond = (seen - flips)[counts >= 20]
+    known = not len(beyond) or float(beyond.max() if len(counts) == 2 else beyond.mean()) <= UNKNOWN  # of two classes it is the rarer that is not recognised
     if known and a >= 0.6 * b and b - a <= 0.5 * c + 2 * error and c > 0.004:
         low = min(_wilson(int(part.sum()), len(part))[0] for part in (wrong[order[:tenth]], top, half))
         return low, _wilson(int(half.sum()), len(half))[1], True
