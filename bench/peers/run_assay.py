@@ -26,6 +26,7 @@ def main() -> None:
     start = time.perf_counter()
     prediction = bundle.task.calibrated(bundle.model.predict(conform(test, bundle.schema.without_target())), bundle.calibration)
     predict_s = time.perf_counter() - start
+    prediction = prediction[:, : bundle.task.width]  # an amount brings its interval along
     classes = getattr(bundle.task, "classes", None)
     rows = test.head(210).to_dicts()
     rows = [rows[i % len(rows)] for i in range(210)]

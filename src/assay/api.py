@@ -46,7 +46,8 @@ from assay.words import Text, say
 
 DAY_S = 86_400.0  # the limit of a run that has a work budget and no other
 MOST_SHOWN = 8  # findings shown before the contest; the report holds all
-KIND_WORDS = {"number": say("Numbers"), "category": say("Categories"), "text": say("Texts"), "time": say("Times"), "id": say("Ids (not used)")}
+KIND_WORDS = {"number": say("Numbers"), "category": say("Categories"), "text": say("Texts"), "time": say("Times"), "id": say("Ids (not used)"),
+              "image": say("Images"), "audio": say("Sounds"), "sequence": say("Sequences")}
 
 
 class Run:

@@ -99,13 +99,13 @@ def case_file(path: Path) -> dict[str, Any]:
         raise InputError("The case file '{path}' is not TOML: {error}.", path=str(path), error=str(error)) from None
 
 
-def pairs(words: list[str]) -> dict[str, str]:
-    """['age=number', ...] as a dict. Raises InputError naming the word that is not NAME=VALUE."""
+def pairs(words: list[str], form: str = "COLUMN=KIND", example: str = "age=number") -> dict[str, str]:
+    """['age=number', ...] as a dict. Raises InputError naming the word that is not of this form."""
     out = {}
     for word in words:
         name, equals, value = word.rpartition("=")
         if not equals or not name:
-            raise InputError("'{word}' is not COLUMN=KIND, such as age=number.", word=word)
+            raise InputError("'{word}' is not {form}, such as {example}.", word=word, form=form, example=example)
         out[name] = value
     return out
 

@@ -103,13 +103,13 @@ def run_command(
         _play(lambda api, observe: api.resume(resume, observe=observe, since_process_start=True), lang or LANG, as_json)
         return
     fields = case_file(case) if case else {}
-    prices_of = {name: price(value) for name, value in pairs(external_price or []).items()}
+    prices_of = {name: price(value) for name, value in pairs(external_price or [], "NAME=PRICE", "vendor=0.002").items()}
     lang = lang or str(fields.get("lang", LANG))
     flags = {"target": target, "time_s": time, "memory_mb": memory, "task": task, "loss": loss, "quantile": quantile, "worth": worth,
              "requests_per_month": requests, "latency_ms": latency, "artefact_mb": size, "margin": margin, "confidence": confidence,
              "kinds": pairs(kind or []), "group": group, "time_column": time_column, "split": split, "folds": folds, "test_rows": test_rows,
              "drop_missing_target": drop_missing_target, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
-             "drop": tuple(drop or ()), "query": query, "external": tuple(external or ()), "external_price": prices_of, "weights": pairs(weights or []),
+             "drop": tuple(drop or ()), "query": query, "external": tuple(external or ()), "external_price": prices_of, "weights": pairs(weights or [], "NAME=FILE", "tabpfn=model.safetensors"),
              "work": work, "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
     source = file or fields.get("data")
     if source is None:

@@ -20,7 +20,7 @@ from assay.words import Text, say
 IMPORTS = ["numpy", "polars", "pyarrow", "scipy.sparse", "scipy.optimize", "sklearn.linear_model", "lightgbm", "safetensors.numpy"]
 # 3 s, loaded once, when the first candidate that needs it is at its turn. torch's first optimizer step imports
 # torch._dynamo, another second in every child that would do it itself.
-SLOW_IMPORTS = {"torch": ("torch", "torch._dynamo", "torch.optim")}
+SLOW_IMPORTS = {"torch": ("torch", "torch._dynamo", "torch.optim"), "tabicl": ("tabicl",), "tabpfn": ("tabpfn",)}
 UNLIMITED = float("inf")
 
 

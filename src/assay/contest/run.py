@@ -39,6 +39,10 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
     for name in (*case.candidates, *case.without):
         if name not in names and name not in found:
             raise InputError("There is no candidate '{name}'. There are: {names}.", name=name, names=names)
+    takers = [n for n, card in found.items() if card.takes_weights]
+    for name in case.weights:
+        if name not in takers:
+            raise InputError("No candidate called '{name}' reads a weights file. Those that do: {names}.", name=name, names=takers)
     return out
 
 

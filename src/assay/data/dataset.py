@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-KINDS = ("number", "category", "text", "time", "id")
+KINDS = ("number", "category", "text", "time", "id", "image", "audio", "sequence")
+MEDIA = ("image", "audio", "sequence")  # cells are bytes, see `data/media.py`
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. kind: number category text time id. language: 'zh', 'en' or 'other', for text only."""
+    """One column. kind: one of KINDS. language: 'zh', 'en' or 'other', for text only. channels: names, for sequences only."""
 
     name: str
     kind: str
     unit: str | None = None
     language: str | None = None
+    channels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Schema:
 
     @classmethod
     def of(cls, packed: dict[str, Any]) -> Schema:
-        columns = tuple(Column(**c) for c in packed["columns"])
+        columns = tuple(Column(**c | ({"channels": tuple(c["channels"])} if "channels" in c else {})) for c in packed["columns"])
         return cls(columns, packed["target"], packed["time"], packed["group"], packed.get("ordered", False))
 
 
@@ -65,7 +67,8 @@ class Dataset:
     """Rows and what their columns mean.
 
     The frame's dtypes follow the kinds: number Float64 (no inf; NaN is null), category, text and id String,
-    time Datetime. The target keeps a dtype of its own: String, Boolean or Int64 for labels, Float64 for amounts.
+    time Datetime, image and audio Binary (a file's bytes as it was found), sequence Binary (float32 little-endian,
+    steps x channels). The target keeps a dtype of its own: String, Boolean or Int64 for labels, Float64 for amounts.
     rows: shape (n,), the number of each row in the file it was read from, from 0; None where that is not known.
     """
 

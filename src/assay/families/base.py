@@ -33,6 +33,8 @@ class Budget:
     iterations); None: its own default. Clocked runs leave it None.
     memo: lives as long as the trial and is shared by its fits (a text embedded once need not be embedded again);
     it is gone when the model is judged, so it cannot flatter the prediction time.
+    cache: a folder that all trials of the run share, for what is costly to decode. checkpoint: a file of this fit alone,
+    which is still there if the run was killed and is resumed. None where there is no run.
     """
 
     seconds: float = 60.0
@@ -42,6 +44,8 @@ class Budget:
     predict_seconds: float = 30.0
     passes: int | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
+    cache: Path | None = None
+    checkpoint: Path | None = None
     say: Callable[[str], None] = field(default=lambda note: None)
     started: float = field(default_factory=time.monotonic)
 
@@ -118,6 +122,7 @@ class Candidate:
     and is not listed); each plays under its own name. prepare: the params for this case, or the reason why it cannot take part. needs: {import name:
     extra} that fitting needs. share: its part of the time, relative to the others. space: what tuning may change, by
     name of a param of `build`: a Range, or a tuple of values; the model's own default is always tried first.
+    takes_weights: `--weights NAME=FILE` is for it.
     """
 
     name: str
@@ -135,6 +140,7 @@ class Candidate:
     valid_rows: int = 4000
     explainable: bool = False
     online: bool = False
+    takes_weights: bool = False
     source: str = ""
     licence: str = ""
     version: str = ""

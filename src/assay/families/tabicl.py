@@ -121,7 +121,7 @@ def prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
 
 CANDIDATE = Candidate(
     name="tabicl", rung="pretrained", tasks=("classify", "regress"), build=TabICLModel, reads=READ, prepare=prepare,
-    needs={"torch": "tabular", "tabicl": "tabular"}, share=8.0, at_least_s=8.0, valid_rows=1000,
+    needs={"torch": "tabular", "tabicl": "tabular"}, share=8.0, at_least_s=8.0, valid_rows=1000, takes_weights=True,
     source="TabICL (Qu et al. 2025, arXiv:2502.05564) and TabICLv2 (arXiv:2602.11139), https://github.com/soda-inria/tabicl",
     licence="BSD-3-Clause, code and published weights", version="package tabicl, the weights named by --weights",
 )

@@ -104,7 +104,7 @@ def prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
 
 CANDIDATE = Candidate(
     name="tabpfn", rung="pretrained", tasks=("classify", "regress"), build=TabPFNModel, reads=READ, prepare=prepare,
-    needs={"torch": "tabular", "tabpfn": "tabular"}, share=8.0, at_least_s=12.0, valid_rows=1000,
+    needs={"torch": "tabular", "tabpfn": "tabular"}, share=8.0, at_least_s=12.0, valid_rows=1000, takes_weights=True,
     source="TabPFN (Hollmann et al. 2025, doi:10.1038/s41586-024-08328-6), https://github.com/PriorLabs/TabPFN",
     licence="package Apache-2.0; weights: Prior Labs License (version 2), non-commercial (2.5 and later)",
     version="package tabpfn, the weights named by --weights",

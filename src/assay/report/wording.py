@@ -22,7 +22,8 @@ SHORT = {  # where a table is narrow
     "naive": say("naive"), "classical": say("classical"), "scratch": say("scratch"), "pretrained": say("pre-trained"), "llm": say("LLM"), "external": say("external"),
 }
 STATUSES = {"refused": say("did not take part"), "failed": say("failed"), "removed": say("removed by a limit")}
-KINDS = {"number": say("number"), "category": say("category"), "text": say("text"), "time": say("time"), "id": say("id, not read")}
+KINDS = {"number": say("number"), "category": say("category"), "text": say("text"), "time": say("time"), "id": say("id, not read"),
+         "image": say("image"), "audio": say("sound"), "sequence": say("sequence")}
 LANGUAGES = {"zh": say("Chinese"), "en": say("English"), "other": say("other language")}
 LOSSES = {
     "log": say("log loss"), "error": say("error rate"), "brier": say("Brier score"), "squared": say("squared error"),

@@ -86,7 +86,9 @@ def _schema(packed: Any) -> Schema:
         known = Column.__dataclass_fields__.keys()
         if not isinstance(column, dict) or not {"name", "kind"} <= column.keys() <= known:
             raise Malformed(say("other keys than {keys} in '{where}'", keys=sorted(known), where="columns"))
-        if not all(isinstance(v, str) for v in column.values()) or column["kind"] not in KINDS:
+        channels = column.get("channels", ["-"])
+        if not isinstance(channels, list) or not channels or not all(isinstance(v, str) for v in (*channels, *(column[k] for k in column if k != "channels"))) \
+                or column["kind"] not in KINDS:
             raise Malformed(say("a column '{name}' of an unknown kind", name=printable(column["name"])))
         if column["name"] in names:
             raise Malformed(say("two columns called '{name}'", name=printable(column["name"])))
