@@ -1,0 +1,100 @@
+"""Changes of a training batch of pictures that leave its meaning: flips, shifts, turns, colour, cutout, mixup, cutmix.
+
+All on the batch as one tensor, from the generator given, so that a step's pictures are a function of its number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Changes:
+    """flip: 'none', 'horizontal' or 'both'. shift: share of the side. turn: degrees. colour: of brightness and contrast, 0-1. cutout: side of the
+    hole as a share. mixup, cutmix: chance that a batch is mixed (Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899)."""
+
+    flip: str = "horizontal"
+    shift: float = 0.1
+    turn: float = 0.0
+    colour: float = 0.0
+    cutout: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+def changed(x: Any, changes: Changes, rng: np.random.Generator) -> Any:
+    """x: float (b, channels, h, w), standardised. The same shape."""
+    import torch
+    from torch.nn import functional
+
+    n, _, height, width = x.shape
+    if changes.flip in ("horizontal", "both"):
+        x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.flip(3), x)
+    if changes.flip == "both":
+        x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.flip(2), x)
+        if height == width:  # what has no up and down has no left and right either
+            x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.transpose(2, 3), x)
+    if changes.turn:
+        angle = rng.uniform(-1, 1, n) * math.radians(changes.turn)
+        size = 1 + rng.uniform(-1, 1, n) * changes.shift
+        move = rng.uniform(-2, 2, (n, 2)) * changes.shift
+        theta = np.stack([np.stack([np.cos(angle) * size, -np.sin(angle) * size, move[:, 0]], 1), np.stack([np.sin(angle) * size, np.cos(angle) * size, move[:, 1]], 1)], 1)
+        grid = functional.affine_grid(torch.from_numpy(theta.astype(np.float32)), list(x.shape), align_corners=False)
+        x = functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    elif changes.shift:
+        x = _shifted(x, max(1, round(changes.shift * min(height, width))), rng)
+    if changes.colour:
+        gain = torch.from_numpy((1 + rng.uniform(-1, 1, (n, 1, 1, 1)) * changes.colour).astype(np.float32))
+        bias = torch.from_numpy((rng.uniform(-1, 1, (n, 1, 1, 1)) * changes.colour).astype(np.float32))
+        x = x * gain + bias
+    if changes.cutout:
+        x = x * _holes(n, height, width, changes.cutout, rng)
+    return x
+
+
+def _shifted(x: Any, most: int, rng: np.random.Generator) -> Any:
+    """Each picture moved by up to `most` pixels, its border reflected."""
+    import torch
+    from torch.nn import functional
+
+    n, depth, height, width = x.shape
+    padded = functional.pad(x, (most,) * 4, mode="reflect")
+    top, left = rng.integers(0, 2 * most + 1, n), rng.integers(0, 2 * most + 1, n)
+    out = torch.empty_like(x)
+    for place in {*zip(top.tolist(), left.tolist(), strict=True)}:  # by place: a few dozen slices, not one a picture
+        rows = torch.from_numpy(np.flatnonzero((top == place[0]) & (left == place[1])))
+        out[rows] = padded[rows, :, place[0] : place[0] + height, place[1] : place[1] + width]
+    return out
+
+
+def _holes(n: int, height: int, width: int, share: float, rng: np.random.Generator) -> Any:
+    import torch
+
+    rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
+    top, left = rng.integers(0, height, (n, 1, 1)), rng.integers(0, width, (n, 1, 1))
+    inside = (np.abs(rows - top) <= share * height / 2) & (np.abs(columns - left) <= share * width / 2)
+    return torch.from_numpy((~inside).astype(np.float32))[:, None]
+
+
+def mixed(x: Any, target: Any, changes: Changes, rng: np.random.Generator) -> tuple[Any, Any]:
+    """The batch mixed with itself in another order, by chance. target: (b, outputs) or (b,)."""
+    import torch
+
+    chance = rng.random()
+    if chance >= changes.mixup + changes.cutmix:
+        return x, target
+    order, share = torch.from_numpy(rng.permutation(len(x))), float(rng.beta(0.8, 0.8))
+    if chance < changes.mixup:
+        return share * x + (1 - share) * x[order], share * target + (1 - share) * target[order]
+    height, width = x.shape[2:]
+    side = math.sqrt(1 - share)
+    h, w = round(height * side), round(width * side)
+    top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+    x = x.clone()
+    x[:, :, top : top + h, left : left + w] = x[order][:, :, top : top + h, left : left + w]
+    kept = 1 - h * w / (height * width)
+    return x, kept * target + (1 - kept) * target[order]

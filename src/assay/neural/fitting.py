@@ -1,0 +1,115 @@
+"""What every network family does in `fit` besides its own rows and layers: hold rows out, scale amounts, plan, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from assay.data.dataset import Dataset
+from assay.data.split import holdout
+from assay.neural.loop import Trained, train
+from assay.neural.recipe import Recipe
+from assay.neural.rows import Aim, Rows
+from assay.words import say
+
+HELD_SHARE = 0.15
+MOST_HELD = 2000
+MOST_BALANCE = 10.0
+
+
+class Allowance(Protocol):
+    """What is asked of a `families.base.Budget`."""
+
+    seconds: float
+    threads: int
+    passes: int | None
+    started: float
+    checkpoint: Path | None
+    cache: Path | None
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Between answers and what a network says: labels as they are; amounts standardised, and never outside what was learnt from."""
+
+    labels: bool
+    center: float = 0.0
+    spread: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+    @classmethod
+    def learn(cls, truth: np.ndarray, *, labels: bool) -> Scale:
+        if labels:
+            return cls(True)
+        return cls(False, float(truth.mean()), float(truth.std()) or 1.0, float(truth.min()), float(truth.max()))
+
+    def target(self, truth: np.ndarray) -> np.ndarray:
+        return truth if self.labels else ((truth - self.center) / self.spread).astype(np.float32)
+
+    def finished(self, said: np.ndarray) -> np.ndarray:
+        """Raw scores (n, outputs) as probabilities, or as amounts in their own unit."""
+        said = said.astype(np.float64)
+        if not self.labels:
+            return np.clip(said * self.spread + self.center, self.low, self.high)
+        said = np.exp(said - said.max(axis=1, keepdims=True))
+        return said / said.sum(axis=1, keepdims=True)
+
+
+def parts(train: Dataset, strata: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rest, held): rows that teach, and rows for early stopping, which follow the structure of the data."""
+    return holdout(train, share=HELD_SHARE, seed=seed, strata=strata, most=MOST_HELD)
+
+
+def aim_of(*, labels: bool, width: int, loss: str, quantile: float = 0.5) -> Aim:
+    """Labels are always learnt by log loss; amounts by the loss of the question."""
+    return Aim("log", width) if labels else Aim(loss if loss in ("squared", "absolute", "pinball") else "squared", 1, quantile)
+
+
+def balanced(truth: np.ndarray, width: int) -> tuple[float, ...]:
+    """Weights of the labels, inverse to their number, at most ten times the least; their mean over the rows is 1."""
+    counts = np.maximum(np.bincount(truth, minlength=width), 1)
+    weights = np.minimum(1 / counts, MOST_BALANCE / counts.max())
+    return tuple((weights / (weights * counts).sum() * counts.sum()).round(6).tolist())
+
+
+def teach(
+    network: Any, taught: Rows, held: Rows, aim: Aim, recipe: Recipe, *, seed: int, budget: Allowance, share: float = 0.85, at: str = "",
+) -> tuple[Trained, dict[str, Any]]:
+    """Train, and the facts of it. share: of the budget's seconds, from its start. at: tells the checkpoints of several stages apart."""
+    import torch
+
+    torch.set_num_threads(max(1, budget.threads))
+
+    def note(epoch: int, epochs: int, loss: float) -> None:
+        budget.say(str(say("epoch {epoch} of {epochs}, held-out loss {loss}", epoch=epoch, epochs=epochs, loss=f"{loss:.4g}")))
+
+    deadline = budget.started + share * budget.seconds
+    checkpoint = None if budget.checkpoint is None else budget.checkpoint.with_suffix(f"{at}.safetensors")
+    begun = time.monotonic()
+    made = train(network, taught, held, aim, recipe, seed=seed, deadline=deadline, passes=budget.passes, checkpoint=checkpoint, note=note)
+    facts: dict[str, Any] = {
+        "loss_curve": [[epoch, loss, valid] for epoch, loss, valid, _ in made.curve], "rate_curve": [[row[0], row[3]] for row in made.curve],
+        "epochs": made.curve[-1][0] if made.curve else 0, "best_epoch": round(made.best_epoch, 3), "steps": made.steps, "device": made.device,
+        "precision": made.precision, "recipe": vars(recipe) | {}, "parameters": int(sum(p.numel() for p in network.parameters())),
+    }
+    if made.resumed:
+        facts["resumed_at_step"] = made.resumed
+    if not made.plan.whole:
+        facts["short_of_time"] = True
+    if made.plan.rows < len(taught):
+        facts["rows_used"] = made.plan.rows + len(held)
+    if budget.seconds != float("inf"):
+        facts["training_s"] = round(time.monotonic() - begun, 2)
+    return made, facts
+
+
+def tuned(recipe: Recipe, params: dict[str, Any]) -> Recipe:
+    """The recipe with those of `params` that it has."""
+    return replace(recipe, **{name: value for name, value in params.items() if name in Recipe.__dataclass_fields__})
