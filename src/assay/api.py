@@ -224,6 +224,8 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     played = Run(folder, verdict)
     played.report(folder.path / "report.html")
     played.report(folder.path / "summary.html", summary=True)
+    if finished:
+        folder.clean()
     return played
 
 

@@ -95,7 +95,7 @@ class Arena:
 
     def _job(self, blank: Trial, kind: str, seconds: float) -> dict[str, Any]:
         work = self.folder.path / "logs"
-        return {"kind": kind, "folder": str(self.folder.path), "candidate": blank.candidate, "family": blank.family or blank.candidate,
+        return {"kind": kind, "key": f"{blank.key}.{kind}", "folder": str(self.folder.path), "candidate": blank.candidate, "family": blank.family or blank.candidate,
                 "rung": blank.rung, "params": blank.params, "split": blank.split, "seed": blank.seed, "repeat": blank.repeat,
                 "share": blank.share, "blind": list(blank.blind), "tune": False,
                 "seconds": UNLIMITED if self.case.work else seconds, "passes": self.case.work, "memory_mb": self.case.memory_mb,

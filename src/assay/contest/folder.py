@@ -124,6 +124,15 @@ class Folder:
         """`model/` (what the model dumped) and `calibration.json`."""
         return self.path / "models" / key
 
+    def checkpoints(self, key: str) -> Path:
+        """Where the fits of a trial keep what a resumed one can go on from; gone once the trial's result is there."""
+        return self.path / "checkpoints" / key
+
+    def clean(self) -> None:
+        """Take away what only a contest that goes on would need: decoded cells and checkpoints."""
+        for name in ("cache", "checkpoints"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
     def begin(self, case: Case, task: Task, data: Dataset, splits: list[Split], about: dict[str, Any], shelf: Shelf | None = None) -> None:
         """Write what every child reads. The case file comes last: a folder without it never began. shelf: what holds the columns on disk already."""
         for name in ("predictions", "models", "logs"):

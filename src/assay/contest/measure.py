@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.contest.folder import Folder
 from assay.data.dataset import Dataset
 from assay.errors import AssayError
 from assay.families.base import Budget, Model
@@ -26,6 +27,7 @@ class TrialClock:
         self.unlimited = self.seconds == float("inf")
         self.predict_s = 0.3 * self.seconds
         self.memo: dict[Any, Any] = {}
+        self.fits = 0
         self._said = 0.0
 
     def left(self) -> float:
@@ -47,8 +49,11 @@ class TrialClock:
         return self._budget(self.seconds if self.unlimited else max(0.1, self.left() - self.predict_s))
 
     def _budget(self, seconds: float) -> Budget:
+        self.fits += 1
+        folder = Path(self.job["folder"])
         return Budget(seconds=seconds, memory_mb=self.job["memory_mb"], threads=self.job["threads"], predict_rows=self.test_rows,
-                      predict_seconds=self.predict_s, passes=self.job["passes"], memo=self.memo, say=self.say)
+                      predict_seconds=self.predict_s, passes=self.job["passes"], memo=self.memo, say=self.say, cache=folder / "cache",
+                      checkpoint=Folder(folder).checkpoints(self.job["key"]) / str(self.fits))
 
     def say(self, note: str) -> None:
         """What runs now, for the live table: at most five times a second."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -53,6 +54,7 @@ def main(job_file: str) -> None:
         first = (str(error).splitlines() or [""])[0][:200]
         trial = Trial(**same, status="failed", reason=say("it failed: {kind}: {message}", kind=type(error).__name__, message=first))
     write_json(Path(job["result"]), trial.json() | {"seconds": time.monotonic() - started})
+    shutil.rmtree(folder.checkpoints(job["key"]), ignore_errors=True)
 
 
 def play(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[str, Any]) -> Trial:

@@ -48,6 +48,11 @@ class Schema:
         """The features of these kinds, in file order."""
         return tuple(c for c in self.features if c.kind in kinds)
 
+    @property
+    def plain(self) -> tuple[Column, ...]:
+        """The features that are no pictures, sounds or sequences."""
+        return tuple(c for c in self.features if c.kind not in MEDIA)
+
     def without_target(self) -> Schema:
         return replace(self, columns=tuple(c for c in self.columns if c.name != self.target), target=None)
 

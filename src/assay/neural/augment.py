@@ -61,7 +61,7 @@ def _shifted(x: Any, most: int, rng: np.random.Generator) -> Any:
     import torch
     from torch.nn import functional
 
-    n, depth, height, width = x.shape
+    n, _, height, width = x.shape
     padded = functional.pad(x, (most,) * 4, mode="reflect")
     top, left = rng.integers(0, 2 * most + 1, n), rng.integers(0, 2 * most + 1, n)
     out = torch.empty_like(x)

@@ -27,7 +27,7 @@ def exported(network: Any, inputs: tuple[Any, ...], names: tuple[str, ...], *, l
     import torch
 
     axes = {name: {0: "rows"} | ({1: LENGTH} if name in long else {}) for name in names}
-    file = io.BytesIO()
+    file: Any = io.BytesIO()
     network.eval()
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level

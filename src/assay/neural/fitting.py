@@ -31,7 +31,9 @@ class Allowance(Protocol):
     started: float
     checkpoint: Path | None
     cache: Path | None
-    say: Callable[[str], None]
+
+    @property
+    def say(self) -> Callable[[str], None]: ...
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def pack(path: str | Path, *, task: Task, candidate: Candidate, params: dict[str
             f"model/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*") if file.is_file()}
         members["schema.json"] = as_json(replace(schema, ordered=False).json())  # new rows stand in no order
         members["calibration.json"] = as_json(plain(calibration, where="calibration"))
-        if reference is not None:
+        if reference is not None and schema.plain:
             members["reference.parquet"] = _sample(reference, schema)
         for name, source in members.items():
             _check_member(path.name, name, source)
@@ -197,11 +197,11 @@ def _entry(source: Path | bytes) -> dict[str, Any]:
 
 
 def _sample(reference: pl.DataFrame, schema: Schema) -> bytes:
-    """At most 1,000 rows, evenly spread and in order, features only (no answers, ids or groups), uncompressed parquet.
+    """At most 1,000 rows, evenly spread and in order, plain features only (no answers, ids, groups, pictures, sounds or sequences), uncompressed parquet.
 
     Uncompressed, so that the reader can refuse what could swell. Fewer rows if their texts would fill over 32 MB.
     """
-    asked = reference.select(c.name for c in schema.features)
+    asked = reference.select(c.name for c in schema.plain)
     rows = min(asked.height, REFERENCE_ROWS)
     while True:
         out = io.BytesIO()

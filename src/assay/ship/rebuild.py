@@ -116,7 +116,7 @@ def reference_of(shown: str, file: Path, contents: Contents) -> pl.DataFrame | N
         return None
     import pyarrow.parquet
 
-    names = [c.name for c in contents.schema.features]
+    names = [c.name for c in contents.schema.plain]
     try:
         if file.stat().st_size > REFERENCE_MOST:
             raise Malformed(say("at most {most} bytes are read", most=REFERENCE_MOST))

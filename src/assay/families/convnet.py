@@ -1,0 +1,161 @@
+"""A small residual network trained from scratch on pictures: the honest deep contestant where weights from elsewhere are not wanted."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from assay.data import media
+from assay.data.dataset import Dataset
+from assay.families.base import Budget, Candidate, Model, Range, TooSlow
+from assay.neural import cells, fitting, pictures, sizes
+from assay.neural.augment import Changes
+from assay.neural.export import Session, exported
+from assay.neural.recipe import Recipe
+from assay.words import say
+
+RECIPE = Recipe(optimizer="muon", rate=0.02, momentum=0.9, decay=0.01, schedule="one_cycle", batch=64, epochs=60, smoothing=0.1, ema=0.99)
+# side of the pictures (at most; never larger than they are), channels of the stages
+SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (32, (16, 32, 64)), (32, (32, 64, 128)), (48, (32, 64, 128)), (64, (32, 64, 128, 128)), (64, (48, 96, 192, 192)),
+    (96, (48, 96, 192, 192)), (128, (48, 96, 192, 256)), (160, (64, 128, 256, 256)),
+)
+DEFAULT = 3
+MOST_SIDE = 160
+_SEEN = 300  # pictures that are looked at before the size is chosen
+
+
+class Convnet(Model):
+    """params: any of `Recipe`, `changes` (a dict of `augment.Changes`), `dropout`, `size` (an index of SIZES)."""
+
+    session: Session
+    onnx: bytes
+    about: dict[str, Any]
+
+    def fit(self, train: Dataset, *, seed: int, budget: Budget) -> Convnet:
+        import torch
+
+        column = self.schema.of_kind("image")[0].name
+        truth, strata, labels = self.task.truth(train), self.task.strata(train), self.task.name != "regress"
+        rest, held = fitting.parts(train, strata, seed)
+        scale = fitting.Scale.learn(truth[rest], labels=labels)
+        target = scale.target(truth)
+        aim = fitting.aim_of(labels=labels, width=self.task.width, loss=self.task.loss, quantile=getattr(self.task, "quantile", 0.5))
+        recipe = fitting.tuned(RECIPE, self.params)
+        pictured = train.frame[column]
+        some = pictured[np.random.default_rng(seed).permutation(rest)[:_SEEN]].drop_nulls()
+        native = _native(some)
+        torch.set_num_threads(max(1, budget.threads))
+        first = cells.pixels(some, min(native, 96), grey=False, threads=budget.threads, cache=budget.cache)
+        grey = pictures.is_grey(first)
+        room = 0.85 * budget.seconds - (time.monotonic() - budget.started)
+        if room <= 0:
+            raise TooSlow(say("loading torch alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
+        known = [(min(side, native), widths) for side, widths in SIZES]
+        options = [s for i, s in enumerate(known) if s not in known[:i]]
+        chosen = self._chosen(options, some, grey, aim, recipe, len(rest), room, budget)
+        side, widths = options[chosen.index]
+        pixels = cells.pixels(pictured, side, grey=grey, threads=budget.threads, cache=budget.cache)
+        mean, spread = pictures.moments(pixels[rest])
+        flip = self.params.get("flip") or pictures.flips_that_keep(pixels[rest], truth[rest], labels=labels, seed=seed)
+        changes = Changes(**{"flip": flip, "shift": 0.1, "cutout": 0.25 if side >= 24 else 0.0} | self.params.get("changes", {}))
+        taught = pictures.Pictures(pixels[rest], target[rest], mean, spread, changes)
+        judged = pictures.Pictures(pixels[held], target[held], mean, spread, changes)
+        torch.manual_seed(seed)
+        network = self._network(widths, 1 if grey else 3, side)
+        _, self.facts = fitting.teach(network, taught, judged, aim, recipe, seed=seed, budget=budget)
+        example = torch.from_numpy(pictures.standard(pixels[:2] if len(pixels) > 1 else np.repeat(pixels, 2, axis=0), mean, spread))
+        self.onnx = exported(network, (example,), ("x",))
+        self.session = Session(self.onnx, budget.threads)
+        mirrored = flip != "none"
+        self.about = {"side": side, "grey": grey, "mean": mean.tolist(), "spread": spread.tolist(), "mirrored": mirrored, "scale": vars(scale), "column": column}
+        self.facts |= {"architecture": {"side": side, "widths": list(widths), "channels": 1 if grey else 3, "epochs_possible": round(chosen.epochs, 1)
+                                        if chosen.tried else None, "tried": chosen.tried}, "augmentation": vars(changes)}
+        return self
+
+    def _chosen(self, options: list[tuple[int, tuple[int, ...]]], some: pl.Series, grey: bool, aim: Any, recipe: Recipe, n: int, room: float,
+                budget: Budget) -> sizes.Chosen:
+        if "size" in self.params:
+            return sizes.Chosen(min(int(self.params["size"]), len(options) - 1), 0.0, [])
+        few = some[: 2 * recipe.batch]
+        target = np.zeros(len(few), dtype=np.int64 if aim.labels else np.float32)
+
+        def rows(size: tuple[int, tuple[int, ...]]) -> pictures.Pictures:
+            small = cells.pixels(few, size[0], grey=grey, threads=budget.threads, cache=budget.cache)
+            return pictures.Pictures(small, target, *pictures.moments(small), Changes())
+
+        return sizes.choose(options, lambda s: self._network(s[1], 1 if grey else 3, s[0]), rows, aim, recipe, n=n, seconds=room, default=min(DEFAULT, len(options) - 1))
+
+    def _network(self, widths: tuple[int, ...], channels: int, side: int) -> Any:
+        from assay.neural.residual import network
+
+        return network(channels=channels, widths=widths, outputs=self.task.width if self.task.name != "regress" else 1, flat=False,
+                       dropout=self.params.get("dropout", 0.1), halved=1 if side >= 20 else 0)
+
+    def predict(self, asked: Dataset) -> np.ndarray:
+        if not len(asked):
+            return np.zeros((0, self.task.width))
+        pixels = cells.pixels(asked.frame[self.about["column"]], self.about["side"], grey=self.about["grey"])
+        return self._said(pixels)
+
+    def predict_row(self, row: dict[str, Any]) -> np.ndarray:
+        cell = row.get(self.about["column"])
+        if not isinstance(cell, bytes):
+            return super().predict_row(row)
+        return self._said(media.pixels(cell, self.about["side"], grey=self.about["grey"])[None])
+
+    def _said(self, pixels: np.ndarray) -> np.ndarray:
+        mean, spread = (np.asarray(self.about[k], dtype=np.float32) for k in ("mean", "spread"))
+
+        def batch(rows: np.ndarray) -> dict[str, np.ndarray]:
+            return {"x": pictures.standard(pixels[rows], mean, spread)}
+
+        def flipped(rows: np.ndarray) -> dict[str, np.ndarray]:
+            return {"x": np.ascontiguousarray(batch(rows)["x"][..., ::-1])}
+
+        said = self.session.answers(batch, len(pixels))
+        if self.about["mirrored"]:
+            said = (said + self.session.answers(flipped, len(pixels))) / 2
+        return fitting.Scale(**self.about["scale"]).finished(said)
+
+    def dump(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "network.onnx").write_bytes(self.onnx)
+        (folder / "convnet.json").write_text(json.dumps({"format": 1, "about": self.about, "facts": self.facts}, ensure_ascii=False), encoding="utf-8")
+
+    def load(self, folder: Path) -> Convnet:
+        packed = json.loads((folder / "convnet.json").read_text(encoding="utf-8"))
+        self.about, self.facts = packed["about"], packed["facts"]
+        self.onnx = (folder / "network.onnx").read_bytes()
+        self.session = Session(self.onnx)
+        return self
+
+
+def _native(some: pl.Series) -> int:
+    """The side that most pictures have at least, at most `MOST_SIDE`, even."""
+    sides = [min(media.size_of(cell)) for cell in some[:50]]
+    return max(8, min(MOST_SIDE, int(np.median(sides)) // 2 * 2)) if sides else 32
+
+
+CANDIDATE = Candidate(
+    name="convnet",
+    rung="scratch",
+    tasks=("classify", "regress"),
+    build=Convnet,
+    reads=("image",),
+    requires=("image",),
+    needs={"torch": "deep", "onnx": "deep", "PIL": "media"},
+    space={"rate": Range(0.004, 0.06, log=True), "dropout": Range(0.0, 0.4), "decay": Range(0.001, 0.1, log=True), "smoothing": Range(0.0, 0.2),
+           "batch": Range(32, 256, log=True, whole=True)},
+    share=8.0,
+    at_least_s=5.0,
+    licence="MIT, assay's own code",
+    version="1",
+    source="residual networks (He et al. 2016, arXiv:1603.05027), Muon and the habits of airbench (Jordan 2024, arXiv:2404.00498), "
+    "cutout (DeVries & Taylor 2017, arXiv:1708.04552)",
+)

@@ -1,0 +1,57 @@
+"""Which size of a network the time allows: the largest that still sees every row often enough, timed on real steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from assay.neural.recipe import Recipe
+from assay.neural.rows import Aim, Rows
+from assay.neural.run import Plan, Run, State
+
+ENOUGH = 12  # passes over the rows below which a smaller network that sees them more often is the better one
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """index: into the sizes. epochs: passes that it has time for. tried: [(index, seconds a pass), ...]."""
+
+    index: int
+    epochs: float
+    tried: list[tuple[int, float]]
+
+
+def choose(
+    sizes: Sequence[T], build: Callable[[T], Any], rows: Callable[[T], Rows], aim: Aim, recipe: Recipe, *, n: int, seconds: float, default: int,
+    enough: int = ENOUGH,
+) -> Chosen:
+    """sizes: smallest first. rows(size): some 100 rows of that size are enough. n: rows that a pass goes over. default: without a clock.
+
+    From the smallest up: the next one is tried while the last had time for twice `enough` passes. Timing takes at most a tenth of `seconds`.
+    """
+    if not math.isfinite(seconds):
+        return Chosen(default, float(recipe.epochs), [])
+    begun, tried, index, epochs = time.monotonic(), [], 0, 0.0
+    for i, size in enumerate(sizes):
+        few = rows(size)
+        run, batch = Run(build(size), aim, recipe, "cpu", 0), min(recipe.batch, len(few))
+        plan, took = Plan(1, 1, batch, len(few), 0.0, 0.0, True), []
+        for step in range(3):
+            start = time.monotonic()
+            run.step(few, np.arange(len(few)), step, plan, 0.0, State(plan))
+            took.append(time.monotonic() - start)
+        pass_s = min(took[1:]) * n / batch
+        tried.append((i, round(pass_s, 3)))
+        possible = seconds / pass_s
+        if i and possible < enough:
+            break
+        index, epochs = i, possible
+        if possible < 2 * enough or time.monotonic() - begun > 0.1 * seconds:
+            break
+    return Chosen(index, epochs, tried)
