@@ -22,7 +22,9 @@ class Evidence:
     """Everything about the finished candidates, row by row, on the splits that all of them finished.
 
     losses: (n_test over the splits,) by candidate; the mean over its seeds where it was played with several. seeds: for
-    those, the loss by row of each seed, (seeds, n_test). first: rows of the first split, where learning curves are drawn.
+    those, the loss by row of each seed, (seeds, n_test). valid: mean loss on the rows that each held out of its training
+    rows; both: that and the test rows' together, each row with the same weight. first: rows of the first split, where learning
+    curves are drawn.
     """
 
     trials: dict[str, list[Trial]]
@@ -34,6 +36,7 @@ class Evidence:
     clusters: np.ndarray
     factor: float
     rows: np.ndarray
+    both: dict[str, float] = field(default_factory=dict)
     seeds: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -72,18 +75,21 @@ def gather(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[S
         if whole:
             seeds[n] = np.stack([losses[n], *(task.losses(data, test, answers(trials)) for trials in whole)])
             losses[n] = seeds[n].mean(axis=0)
-    valid = {}
+    valid, held_rows = {}, []
     for n in names:
         parts = []
         for k in order:
             rows, raw = folder.validation(done[n][k])
             held = data.take(rows)
+            held_rows.append(len(rows) * len(order))
             parts.append(task.losses(data, held, task.calibrated(raw, task.calibration(task.truth(held), raw))).mean())
         valid[n] = float(np.mean(parts))
+    share = float(np.median(held_rows)) / (float(np.median(held_rows)) + len(test_rows))  # one for all: a language model validates on fewer
+    both = {n: share * valid[n] + (1 - share) * float(losses[n].mean()) for n in names}
     train_rows = float(np.mean([len(splits[k].train) for k in order]))
     factor = fold_factor(len(order), train_rows, len(test_rows) / len(order))
     train = data.take(splits[order[0]].train)
-    return Evidence({n: [done[n][k] for k in order] for n in names}, losses, valid, predictions, train, test, clusters, factor, test_rows, seeds), every
+    return Evidence({n: [done[n][k] for k in order] for n in names}, losses, valid, predictions, train, test, clusters, factor, test_rows, both, seeds), every
 
 
 def _common_splits(done: dict[str, dict[int, Trial]]) -> set[int]:

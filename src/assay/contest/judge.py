@@ -97,6 +97,10 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     def best(names: list[str]) -> str | None:
         return min(names, key=lambda n: (net[n], n)) if names else None
 
+    def handed(names: list[str]) -> str | None:
+        """What to hand over: not a claim, so all rows that were not learnt from may choose, and twice as many choose better."""
+        return min(names, key=lambda n: (evidence.both.get(n, net[n]) + (costs[n] if in_money else 0.0), n)) if names else None
+
     def rung(name: str) -> str:
         return evidence.trials[name][0].rung
 
@@ -111,7 +115,7 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     if not champions:
         winner, outcome = naive, "nothing_beats_naive" if beats else "unknown"
     else:
-        winner = best(champions) or naive
+        winner = handed(champions) or naive
     less = costs[large] - costs[small] if in_money and large else 0.0
     gain = boot.gain(small, large, less=less, seeds=_by_seed(evidence, small, large)) if large and large != small else None
     margin = case.margin if case.margin is not None else 0.0 if in_money else MARGIN * boot.mean[small]
@@ -119,9 +123,10 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     if champions:
         outcome = "not_worth_it" if blocked else _outcome(gain, margin)
         if large and not rival:  # what is handed over follows the verdict
-            winner = large if outcome == "worth_it" else small if outcome == "not_worth_it" and small in champions else winner
+            side = {"worth_it": [n for n in champions if n in big], "not_worth_it": [n for n in champions if n not in big]}
+            winner = handed(side.get(outcome, champions)) or winner
     packable = [n for n in champions if evidence.trials[n][0].rung != "external"]
-    packed = winner if winner in (*packable, naive) else best(packable) or naive
+    packed = winner if winner in (*packable, naive) else handed(packable) or naive
     cheapest = _cheapest(evidence, boot, [n for n in allowed if rung(n) != "external"], packed, naive, costs, rung, champions)
     money = _money(case, gain, costs, large, small, currency) if in_money and gain and large else None
     names = {"large": large or "", "small": small, "naive": naive, "winner": winner}
@@ -134,7 +139,7 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     if leaks:
         outcome, sentence, step = "not_a_result", *not_a_result(leaks, best_try, boot.mean[best_try], unit, case)
     learnt = learning(folder, case, task, data, splits, evidence, margin=case.margin, less=less if in_money else 0.0)
-    notes = (*notes_of(evidence.trials, every, len(splits), case, large), *teaching(evidence, boot), *_unpacked(winner, packed))
+    notes = (*notes_of(evidence.trials, every, len(splits), case, large), *teaching(evidence, boot), *_handed(winner, (large, small, naive)), *_unpacked(winner, packed))
     board = _scoreboard(evidence, every, boot, beats, winner, removed, case, task, costs)
     return Verdict(outcome, sentence, step, notes, winner, packed, cheapest, naive, large, small if large else None, effect, money, board,
                    learnt, ablation(folder, case, task, data, splits, evidence), tuple(found),
@@ -147,6 +152,12 @@ def _by_seed(evidence: Evidence, small: str, large: str) -> np.ndarray | None:
         return None
     k = min(len(evidence.seeds[small]), len(evidence.seeds[large]))
     return (evidence.seeds[small][:k] - evidence.seeds[large][:k]).mean(axis=1)
+
+
+def _handed(winner: str, compared: tuple[str | None, ...]) -> tuple[Text, ...]:
+    if winner in compared:
+        return ()
+    return (say("{winner} is handed over: it is not one of the two compared, but ahead on the validation and the test rows taken together.", winner=winner),)
 
 
 def _unpacked(winner: str, packed: str) -> tuple[Text, ...]:
