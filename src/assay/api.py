@@ -90,7 +90,8 @@ def run(
     folder = Folder(fresh_folder(source, out))
     observe(Event("clock", "", -1, clock.total_s))
     with Workers(IMPORTS) as workers:
-        asked = _ask(source, case, folder.path / "columns")
+        asked = _ask(source, case, folder.path / "columns", observe)
+        case = asked.case
         for note in (*columns_read(asked.data.schema), *asked.notes):
             observe(note)
         findings = [] if case.work else _findings(asked, case, seconds=min(10.0, 0.05 * case.time_s))
@@ -112,50 +113,57 @@ def run(
             raise
 
 
-def look(source: Any, *, target: str, seconds: float = 60.0, observe: Callable[[Text], None] = lambda note: None, **options: Any) -> list[Finding]:
+class Looked(list[Finding]):
+    """The findings, most severe first. target: the column that was taken for the answer."""
+
+    target: str = ""
+
+
+def look(source: Any, *, target: str | None = None, seconds: float = 60.0, observe: Callable[[Text], None] = lambda note: None, **options: Any) -> Looked:
     """What one should know about this data before training on it: leaks, duplicates, label errors, structure, ..., most severe first."""
     case = _case(source, target, options)
-    asked = _ask(source, case)
+    asked = _ask(source, case, None, observe)
+    case = asked.case
     for note in (*columns_read(asked.data.schema), *asked.notes):
         observe(note)
     found = _findings(asked, case, seconds=seconds)
     suspects = label_errors(asked.data, asked.task, seed=case.seed, seconds=seconds)
-    return sorted([*found, *([suspects] if suspects else [])], key=lambda f: LEVELS.index(f.level))
+    looked = Looked(sorted([*found, *([suspects] if suspects else [])], key=lambda f: LEVELS.index(f.level)))
+    looked.target = case.target
+    return looked
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The data with its roles, the question, and what was noticed on the way."""
+    """The data with its roles, the case with its target, the question, and what was noticed on the way."""
 
     data: Dataset
+    case: Case
     task: Task
     notes: list[Text]
     shelf: Shelf | None = None
 
 
 def _case(source: Any, target: str | None, options: dict[str, Any]) -> Case:
-    case = Case.of(options | {"target": target} if target else options)
+    case = Case.of({"target": target or ""} | options if not target else options | {"target": target})
     if case.work and not options.keys() & {"time", "time_s"}:
         case = replace(case, time_s=DAY_S)
     return replace(case, data=shown(source) if isinstance(source, (str, Path)) else case.data)
 
 
-def _ask(source: Any, case: Case, folder: Path | None = None) -> _Asked:
+def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[[Any], None] = lambda note: None) -> _Asked:
     """folder: where the columns of a table larger than memory may lie."""
-    reading = read(source, target=case.target, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query,
-                   memory_mb=case.memory_mb, timeout_s=case.time_s, seed=case.seed, folder=folder)
+    reading = read(source, target=case.target or None, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query,
+                   memory_mb=case.memory_mb, timeout_s=case.time_s, seed=case.seed, folder=folder, drop=case.drop, choose=True,
+                   skip_broken=case.skip_broken, sequence=case.sequence, window=case.window, observe=observe)
     data, notes = reading.dataset, []
-    if case.drop:
-        absent = [n for n in case.drop if n not in data.frame.columns]
-        if absent or case.target in case.drop:
-            raise InputError("There is no column '{name}' that could be left out. The data have: {columns}.", name=(absent or [case.target])[0],
-                             columns=[c for c in data.frame.columns if c != case.target][:40])
-        data = data.without(case.drop)
-        notes.append(say("Left out as you said: {names}.", names=list(case.drop)))
+    if not case.target:
+        case = replace(case, target=data.y.name)
+        notes.append(say("The answer is '{target}'; --target says otherwise.", target=case.target))
     data, missing = with_answers(data, case)
     task, why = task_of(case, data)
     data, belongs = with_structure(case, task, data)
-    return _Asked(data, task, [*reading.notes, *notes, *missing, why, *([belongs] if belongs else [])], reading.shelf)
+    return _Asked(data, case, task, [*reading.notes, *notes, *missing, why, *([belongs] if belongs else [])], reading.shelf)
 
 
 def _findings(asked: _Asked, case: Case, *, seconds: float) -> list[Finding]:

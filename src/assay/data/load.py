@@ -8,20 +8,23 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from assay.data import excel, parts, sql
+from assay.data import excel, folders, parts, sql
 from assay.data.csv import read_delimited
 from assay.data.encoding import as_utf8, looks_like, short
+from assay.data.media import kind_of
 from assay.data.stream import IN_MEMORY
 from assay.data.table import Held, Parquet, Table
 from assay.errors import InputError, MissingExtra, ReadError
 from assay.words import Text
 
 MEMORY_MB, TIMEOUT_S = 4096.0, 300.0
+_TABLES = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".xlsx", ".xlsm", ".xlsb", ".ods", ".xls")
 
 
 def load(source: Any, *, query: str | None = None) -> tuple[pl.DataFrame, list[Text]]:
@@ -125,7 +128,8 @@ def _head(path: Path) -> bytes:
 
 def _file(path: Path, folder: Path, most: float) -> Table:
     if path.is_dir():
-        return parts.read_folder(path, folder, most, _one)
+        (folder / "listed").mkdir()
+        return folders.files_in(path, lambda file: _one(file, _fresh(folder / "listed"), most)) or parts.read_folder(path, folder, most, _one)
     if named := excel.sheet_of(path):
         return excel.read_sheet(*named, 4 * most)
     return _one(path, folder, most)
@@ -138,8 +142,10 @@ def _one(path: Path, folder: Path, most: float) -> Table:
         raise ReadError("'{file}' is empty. A table needs a line of column names and at least one row.", file=short(path))
     suffixes = [s.lower() for s in path.suffixes]
     inner = next((s for s in reversed(suffixes) if s != ".gz"), "")
+    if kind_of(head) and inner not in _TABLES:
+        return folders.one_file(path)
     if head[:4] == b"PAR1":
-        return Table([Parquet(path)])
+        return Table([Parquet(path)], root=path.parent)
     if inner in (".parquet", ".pq"):
         raise ReadError("'{file}' is no parquet file: it does not begin with 'PAR1'. Export it again.", file=short(path))
     if excel.is_workbook(path, head):
@@ -148,10 +154,17 @@ def _one(path: Path, folder: Path, most: float) -> Table:
         raise ReadError("'{file}' is not a table in text form: it looks like {what}. Save the table as CSV (UTF-8) or parquet.", file=short(path), what=what)
     notes: list[Text] = []
     if inner in (".jsonl", ".ndjson"):
-        return Table([Held(_json_lines(as_utf8(path, folder, notes), path))], notes)
+        return Table([Held(_json_lines(as_utf8(path, folder, notes), path))], notes, root=path.parent)
     if inner == ".json" or head.lstrip()[:2] in (b"[{", b'{"', b"[\n", b"{\n"):
         raise ReadError("'{file}' holds JSON. Write one object a line and call it .jsonl, or save it as CSV.", file=short(path))
-    return read_delimited(path, folder, tabs_first=inner in (".tsv", ".tab"), lines=inner == ".txt", most=most)
+    return replace(read_delimited(path, folder, tabs_first=inner in (".tsv", ".tab"), lines=inner == ".txt", most=most), root=path.parent)
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder below this one."""
+    made = folder / str(sum(1 for _ in folder.iterdir()))
+    made.mkdir()
+    return made
 
 
 def _absent(path: Path) -> ReadError:

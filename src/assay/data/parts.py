@@ -13,13 +13,12 @@ import polars as pl
 
 from assay.data import csv
 from assay.data.encoding import short
+from assay.data.split import side_of
 from assay.data.table import Held, Parquet, Piece, Table, joined, repeated
 from assay.errors import ReadError
 from assay.words import Text, say
 
 _FORMATS = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-_SOUNDS = {".wav", ".flac", ".mp3", ".ogg", ".m4a"}
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _MOST_PARTS = 100_000
 
@@ -45,15 +44,20 @@ def read_folder(path: Path, folder: Path, most: float, one: Reader) -> Table:
                         formats=[f"{n} {form}" for form, n in formats.most_common()])
     files, form = [p for p, _ in found], found[0][1]
     keys = [_keys(p, path) for p in files]
+    sides = [side_of(p.name.partition(".")[0]) for p in files]
+    own = None not in sides and "train" in sides and len(set(sides)) > 1 and not any("split" in k for k in keys)
+    if own:  # train.csv and test.csv: the split that the data bring
+        keys = [k | {"split": side} for k, side in zip(keys, sides, strict=True)]
     fixed = list(dict.fromkeys(name for k in keys for name in k))
     reads = _text if form in ("csv", "txt") else _each
     table = reads(path, files, [{name: k.get(name) for name in fixed} for k in keys], folder, most, one)
     notes: list[Text] = [say("The folder '{folder}' holds {parts:,} parts with {rows:,} rows in all.", folder=path.name, parts=len(files), rows=table.height)]
+    fixed = [name for name in fixed if not (own and name == "split")]
     if fixed:
         notes.append(say("Columns taken from the names of folders: {names}.", names=fixed))
     if others:
         notes.append(say("Files that are no parts are left alone: {names}.", names=[p.name for p in others[:5]] + ["..."] * (len(others) > 5)))
-    return Table(table.pieces, notes + table.notes, table.rows)
+    return Table(table.pieces, notes + table.notes, table.rows, root=path)
 
 
 def _parts(path: Path) -> tuple[list[tuple[Path, str]], list[Path]]:
@@ -81,13 +85,9 @@ def _parts(path: Path) -> tuple[list[tuple[Path, str]], list[Path]]:
 
 
 def _no_parts(path: Path, others: list[Path]) -> ReadError:
-    suffixes = Counter(p.suffix.lower() for p in others)
-    images, sounds = sum(suffixes[s] for s in _IMAGES), sum(suffixes[s] for s in _SOUNDS)
-    if images or sounds:
-        return ReadError("The folder '{folder}' holds {n:,} {what}. Folders of images and sound are not read yet; a table of what was measured on them is.",
-                         folder=path.name, n=max(images, sounds), what=say("images") if images >= sounds else say("sound files"))
     if not others:
-        return ReadError("The folder '{folder}' is empty. It should hold the parts of one table: csv, jsonl or parquet.", folder=path.name)
+        return ReadError("The folder '{folder}' is empty. It should hold the parts of one table (csv, jsonl or parquet), or pictures or sounds in a subfolder for each class.",
+                         folder=path.name)
     return ReadError("The folder '{folder}' holds no part of a table (csv, tsv, txt, jsonl, parquet; also as .gz), but: {names}.", folder=path.name,
                      names=[p.name for p in others[:5]] + ["..."] * (len(others) > 5))
 

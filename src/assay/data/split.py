@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from assay.data.dataset import Dataset
+from assay.data.dataset import MEDIA, Dataset, Schema
 from assay.errors import InputError, TaskError
+
+OWN = "split"  # the unit of a column, of kind id, that says which rows teach and which judge
+_SIDES = {"train": ("train", "training", "trn", "训练", "训练集"), "test": ("test", "testing", "tst", "测试", "测试集"),
+          "valid": ("val", "valid", "validation", "dev", "eval", "验证", "验证集")}
+_SIDE_OF = {word: side for side, words in _SIDES.items() for word in words}
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,20 @@ def splits(
     data: Dataset, *, folds: int, share: float, seed: int, kind: str, strata: np.ndarray | None = None,
     test_rows: int | None = None,
 ) -> list[Split]:
-    """`folds` splits of kind random, group or time.
+    """`folds` splits of kind random, group or time, or the one that the data bring: given.
 
     folds 1: one holdout of `share` of the rows (at most `test_rows`). folds > 1: each row is tested once for random and
     group; for time, `folds` equal stretches of the last `share * folds`, each judged by a model that knows only what
     came before. strata: codes (n,) whose shares a random split keeps. Copies of a row (see `copies`) stay on one side.
+    given: what the data call test judges, at most `test_rows` of it; all else teaches, but for copies of what judges.
     """
     n = len(data)
     rng = np.random.default_rng(seed)
     codes: np.ndarray | None
     if kind == "time":
         return _forward(data, folds, share, test_rows)
+    if kind == "given":
+        return [_given(data, test_rows, rng, strata)]
     if kind == "group":
         if data.schema.group is None:
             raise InputError("A split by group needs a group column. Name it with --group COLUMN.")
@@ -73,11 +81,12 @@ def splits(
 def copies(data: Dataset) -> np.ndarray | None:
     """Codes (n,) that rows with the same inputs share, or None where equal inputs are no sign of a copied row.
 
-    A row counts as a copy if all its features are equal and they would hardly be so by chance: there is a text, or the
-    numbers alone tell most rows apart. A copy on both sides of a split would reward memory, not knowledge.
+    A row counts as a copy if all its features are equal and they would hardly be so by chance: there is a text or a sequence, or the
+    numbers alone tell most rows apart. Where there are pictures or sounds, the same file is a copy whatever stands beside it.
+    A copy on both sides of a split would reward memory, not knowledge.
     """
-    names = [c.name for c in data.schema.features]
-    telling = [c.name for c in data.schema.of_kind("text")] or [
+    names = [c.name for c in data.schema.of_kind("image", "audio")] or [c.name for c in data.schema.features]
+    telling = [c.name for c in data.schema.of_kind("text", *MEDIA) if c.name in names] or [
         c.name for c in data.schema.of_kind("number") if data.frame[c.name].n_unique() > len(data) / 4]
     if not telling:
         return None
@@ -87,6 +96,44 @@ def copies(data: Dataset) -> np.ndarray | None:
     codes[blank] = codes.max() + 1 + np.arange(int(blank.sum()))  # rows that say nothing are alike, but no copies
     codes = np.unique(codes, return_inverse=True)[1]
     return codes if codes.max() + 1 < len(data) else None
+
+
+def side_of(word: str) -> str | None:
+    """'train', 'test' or 'valid' for a word that means it (Train, dev, 测试集), else None."""
+    return _SIDE_OF.get(word.strip().lower())
+
+
+def judges(column: pl.Series) -> np.ndarray | None:
+    """Bool (n,), True for the rows that judge, if every cell says train, test or validation and both sides are there; else None.
+
+    Validation rows teach; where nothing is called test, they judge.
+    """
+    words = column.unique().to_list()
+    found = {w: side_of(w) if isinstance(w, str) else None for w in words}
+    sides = set(found.values())
+    if None in sides or "train" not in sides or len(sides) < 2:
+        return None
+    late = "test" if "test" in sides else "valid"
+    return column.is_in([w for w, s in found.items() if s == late]).to_numpy()
+
+
+def own_split(schema: Schema) -> str | None:
+    """The column that says which rows teach and which judge, if the data bring one."""
+    return next((c.name for c in schema.columns if c.kind == "id" and c.unit == OWN), None)
+
+
+def _given(data: Dataset, test_rows: int | None, rng: np.random.Generator, strata: np.ndarray | None) -> Split:
+    name = own_split(data.schema)
+    late = None if name is None else judges(data.frame[name])
+    if late is None:
+        raise InputError("The data bring no split of their own: that takes folders called train and test, or a column called split whose cells say train or test.")
+    test, train = np.flatnonzero(late), np.flatnonzero(~late)
+    codes = copies(data)
+    if codes is not None:
+        train = train[~np.isin(codes[train], codes[test])]
+    if test_rows and len(test) > test_rows:
+        test = _stratified_sample(test, test_rows, rng, strata)
+    return Split("given", train, test, np.arange(len(test)) if codes is None else _compact(codes[test]))
 
 
 def holdout(data: Dataset, *, share: float, seed: int, strata: np.ndarray | None = None, most: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

@@ -52,6 +52,15 @@ def fitted(table: Table, memory_mb: float, seed: int) -> tuple[Table, list[list[
     return table, groups
 
 
+def all_there(table: Table, memory_mb: float) -> Table:
+    """The same table. Raises InputError if there is no room for all of its rows: of sequences none can be left out."""
+    size = sum(kept for _, kept in table.bytes_a_row().values()) * table.height / 2**20
+    if size > MOST * memory_mb:
+        raise InputError("The table takes about {size:,.0f} MB once read, and sequences are read as a whole: more than half of the {memory:,.0f} MB there are. Allow more with "
+                         "--memory.", size=size, memory=memory_mb)
+    return table
+
+
 def sampled(n: int, share: float, seed: int) -> np.ndarray:
     """About `share` of the row numbers 0 to n - 1, sorted; at least one. Ten million are drawn at a time: 80 MB whatever n is."""
     rng = np.random.default_rng(seed)

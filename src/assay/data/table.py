@@ -148,15 +148,25 @@ class Table:
     """Pieces one below the other; all have the same column names, in any order.
 
     rows: sorted row numbers of the source that belong to the table, shape (n,), None for all. notes: what was noticed.
+    root: the folder from which paths in its cells lead on. media: {column of pictures or sounds: the column that names their files, or None}.
+    target: the column that is the answer where the user names none. kept: the columns, None for all that the pieces have.
     """
 
     pieces: list[Piece]
     notes: list[Text] = field(default_factory=list)
     rows: np.ndarray | None = None
+    root: Path | None = None
+    media: dict[str, str | None] = field(default_factory=dict)
+    target: str | None = None
+    kept: tuple[str, ...] | None = None
 
     @property
     def names(self) -> list[str]:
-        return list(self.pieces[0].names)
+        return list(self.pieces[0].names) if self.kept is None else list(self.kept)
+
+    def only(self, names: list[str]) -> Table:
+        """The same rows, these columns."""
+        return replace(self, kept=tuple(names))
 
     @cached_property
     def height(self) -> int:

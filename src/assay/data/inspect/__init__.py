@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from assay.data.dataset import Dataset
+from assay.data.dataset import MEDIA, Dataset
 from assay.data.inspect import after, conflicts, copies, gaps, joint, leak, missing, order, plain, shift, texts
 from assay.data.inspect.base import LEVELS, Finding, Structure
 from assay.data.inspect.moment import absolute, time_columns
 from assay.data.inspect.names import names_a_unit
 from assay.data.inspect.structure import structure
 from assay.data.inspect.view import View, ranks
+from assay.data.split import judges, own_split
 from assay.words import say
 
 
@@ -23,7 +24,8 @@ def findings(data: Dataset, *, labels: bool, seed: int, seconds: float = 10, kno
     labels: the answer is a class, else an amount. known: the structure, if it was looked for already. Large tables are looked at through a
     sample, and `figure["sampled"]` says so. What could not be looked for in time is named in a last note.
     """
-    plainly = Dataset(data.frame, replace(data.schema, time=None, group=None, ordered=False))
+    whole = Dataset(data.frame, replace(data.schema, time=None, group=None, ordered=False))
+    plainly = whole.blind(MEDIA)  # pictures, sounds and sequences: only copies are looked for among them
     view = View.of(plainly, labels=labels, seed=seed, seconds=seconds)
     if not len(view):
         return []
@@ -50,12 +52,12 @@ def findings(data: Dataset, *, labels: bool, seed: int, seconds: float = 10, kno
         ("after_the_fact", lambda: after.known_later(view, apart=apart)),
         ("rare_labels", lambda: plain.rare_labels(plainly) if labels else []),
         ("constant", lambda: plain.constants(plainly)),
-        ("duplicates", lambda: copies.exact(plainly)),
-        ("conflicts", lambda: conflicts.conflicts(plainly, labels=labels)),
+        ("duplicates", lambda: copies.exact(whole)),
+        ("conflicts", lambda: conflicts.conflicts(whole, labels=labels)),
         ("gaps", lambda: [f for c in _courses(plainly, found_structure) for f in gaps.gaps(plainly, c, in_time=in_time)]),
         ("shift", lambda: shift.shift(_in_time(view, found_structure), apart=apart, in_time=in_time,
                                       skip_order=found_structure.kind == "group" or any(f.code == "order_tells" for f in found))),
-        ("near_duplicates", lambda: copies.near(view)),
+        ("near_duplicates", lambda: [] if whole.schema.of_kind(*MEDIA) else copies.near(view)),
     ]
     left_out = []
     for code, look in looks:
@@ -75,7 +77,16 @@ def _belongs(found: Structure, data: Dataset) -> list[Finding]:
     if found.kind == "random":
         return []
     columns = (found.column,) if found.column else ()
-    if found.kind == "group":
+    own = own_split(data.schema)
+    if found.kind == "group" and own and found.column:
+        late = judges(data.frame[own])
+        if late is None or not set(data.frame[found.column].filter(late)) & set(data.frame[found.column].filter(~late)):
+            return []
+        advice = say("The split that the data bring in '{own}' puts rows of the same '{column}' on both sides. --group {column} judges on those that were never seen.", own=own,
+                     column=found.column)
+    elif own:
+        advice = say("The split that the data bring in '{own}' need not follow it. --split time or --split order judges on the latest rows.", own=own)
+    elif found.kind == "group":
         advice = say("A random split would tear them apart and flatter every candidate, so the split follows '{column}' (--split random says otherwise).", column=found.column)
     else:
         advice = say("A random split would let the future teach, so the split goes forward in time (--split random says otherwise).")

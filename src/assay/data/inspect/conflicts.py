@@ -16,7 +16,7 @@ LEAST = 0.002  # of the rows
 
 def conflicts(data: Dataset, *, labels: bool) -> list[Finding]:
     all_rows, data = len(data), whole_or_head(data)
-    names = [c.name for c in data.schema.features]
+    names = [c.name for c in data.schema.of_kind("image", "audio")] or [c.name for c in data.schema.features]
     if not names or not len(data):
         return []
     y = data.y

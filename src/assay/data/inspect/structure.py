@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from assay.data.dataset import Dataset
+from assay.data.dataset import MEDIA, Dataset
 from assay.data.inspect.base import Structure
 from assay.data.inspect.group import Grouping, groupings
 from assay.data.inspect.moment import Course, absolute, calendar, course, stands_in_order, time_columns
@@ -27,6 +27,8 @@ def structure(data: Dataset, *, labels: bool, seed: int) -> Structure:
         return Structure("random", None, say("Rows are taken as independent: {n} are too few to show a structure.", n=len(data)), {})
     if data.y.null_count():
         data = Dataset(data.frame.filter(data.y.is_not_null()), data.schema)
+    media = bool(data.schema.of_kind(*MEDIA))
+    data = data.blind(MEDIA)
     rows = np.sort(np.random.default_rng(seed).choice(len(data), min(len(data), LOOKED_AT), replace=False))
     keys = {c.name for c in data.schema.columns if names_a_unit(c.name) > 0} | absolute(data) | set(time_columns(data))
     told = answering(View.of(data, labels=labels, seed=seed, rows=rows), apart=keys)
@@ -57,7 +59,7 @@ def structure(data: Dataset, *, labels: bool, seed: int) -> Structure:
         return Structure("group", best.column, say(
             "Rows with the same '{column}' belong together ({levels:,} of them): where none of them stands on both sides of a split, the error of "
             "a quick model is {percent:.0f} % larger.", column=best.column, levels=best.levels, percent=100 * best.flattery), figure)
-    if not courses and not data.schema.of_kind("text"):  # the quick model reads no texts, so it cannot say what they leave unexplained
+    if not courses and not media and not data.schema.of_kind("text"):  # the quick model reads no texts, so it cannot say what they leave unexplained
         blocks = next((g.column for g in groups if g.named > 0), None)
         found = course(data, None, labels=labels, seed=seed, group=blocks)
         figure["times"].append(_of_course(found))
