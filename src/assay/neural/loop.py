@@ -59,7 +59,7 @@ def train(
     run = Run(network.to(device), aim, recipe, device, seed)
     went = Checkpoint(checkpoint, recipe, seed)
     state = went.read(run)
-    plan = state.plan if state else _planned(run, taught, held, recipe, seed, deadline, passes)
+    plan = state.plan if state else run.agreed_plan(_planned(run, taught, held, recipe, seed, deadline, passes))
     some = _drawn(taught, plan.rows, aim, seed)
     state = state or State(plan)
     resumed, begun, saved = state.step, time.monotonic(), time.monotonic()
@@ -72,7 +72,8 @@ def train(
         if ends:
             state.judged(run, held, state.step * plan.batch * recipe.accumulate / epoch_rows)
             note(max(1, round(state.step / plan.a_round)), max(1, math.ceil(steps / plan.a_round)), state.curve[-1][2])
-            if not math.isfinite(state.curve[-1][2]) or (state.step - state.best_step) > max(4 * plan.a_round, recipe.patience * steps):
+            stop = not math.isfinite(state.curve[-1][2]) or (state.step - state.best_step) > max(4 * plan.a_round, recipe.patience * steps)
+            if run.agreed(int(stop)):
                 break
         now = time.monotonic()
         if clocked and state.step - resumed >= TIMED_STEPS:  # slower than timed: a shorter schedule, still a whole one
@@ -80,6 +81,7 @@ def train(
             if now + (steps - state.step) * pace > deadline:
                 steps = state.step + max(1, int((deadline - now) / pace)) if now < deadline else state.step + 1
                 state.cut = True
+            steps = run.agreed(steps)
         if checkpoint and now - saved > SAVE_EVERY_S:
             went.write(run, state)
             saved = now

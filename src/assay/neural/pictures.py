@@ -54,8 +54,8 @@ def flips_that_keep(pixels: np.ndarray, truth: np.ndarray, *, labels: bool, seed
     """'both', 'horizontal' or 'none': the most flips that leave a picture's meaning as it is, asked of nearest neighbours.
 
     pixels: uint8 (n, h, w, channels). Small pictures are answered by their five neighbours, once among the others and once among
-    the others and their mirror images. If the mirror images lead astray (a 2 is no mirrored 5), the loss rises, and by more
-    than half its standard error a flip is not used. Costs some tenths of a second.
+    the others and their mirror images. If the mirror images lead astray (a 2 is no mirrored 5), the loss rises; if by more
+    than its standard error, the flip is not used. Costs some tenths of a second.
     """
     rng = np.random.default_rng(seed)
     some = rng.permutation(len(pixels))[:_TRIED]
@@ -76,7 +76,7 @@ def flips_that_keep(pixels: np.ndarray, truth: np.ndarray, *, labels: bool, seed
         copies = copies + more
         loss = _neighbours(small[:asked], np.concatenate(copies), np.tile(y[asked:], len(copies)), y[:asked], labels)
         gap = loss - plain
-        if gap.mean() > 0.5 * gap.std() / np.sqrt(asked):
+        if gap.mean() > gap.std() / np.sqrt(asked):
             break
         kept = name
     return kept

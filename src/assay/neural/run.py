@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -114,28 +114,39 @@ class Run:
 
     def share_gradients(self) -> None:
         """Data-parallel: the mean of all processes' gradients."""
-        torch = self.torch
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        _, world = rank_of()
+        if world == 1:
             return
-        world = torch.distributed.get_world_size()
         for p in self.parameters:
             if p.grad is not None:
-                torch.distributed.all_reduce(p.grad)
+                self.torch.distributed.all_reduce(p.grad)
                 p.grad /= world
+
+    def agreed(self, value: int) -> int:
+        """What the first process says: clocks and losses differ between processes, what follows from them must not."""
+        if rank_of()[1] == 1:
+            return value
+        told = self.torch.tensor([value], dtype=self.torch.int64, device=self.device)
+        self.torch.distributed.broadcast(told, 0)
+        return int(told)
+
+    def agreed_plan(self, plan: Plan) -> Plan:
+        return replace(plan, steps=self.agreed(plan.steps), a_round=self.agreed(plan.a_round), batch=self.agreed(plan.batch), rows=self.agreed(plan.rows))
 
     def average(self, number: int) -> None:
         """The running mean of the weights; young ones forget faster."""
         keep = min(self.recipe.ema, (1 + number) / (10 + number))
         with self.torch.no_grad():
-            for mean, now in zip(self.mean.state_dict().values(), self.network.state_dict().values(), strict=True):  # type: ignore[union-attr]
-                if mean.dtype.is_floating_point:
-                    mean.lerp_(now, 1 - keep)
-                else:
+            pairs = list(zip(self.mean.state_dict().values(), self.network.state_dict().values(), strict=True))  # type: ignore[union-attr]
+            moving = [(mean, now) for mean, now in pairs if mean.dtype.is_floating_point]
+            self.torch._foreach_lerp_([mean for mean, _ in moving], [now for _, now in moving], 1 - keep)
+            for mean, now in pairs:
+                if not mean.dtype.is_floating_point:
                     mean.copy_(now)
 
     def loss(self, taught: Rows, rows: np.ndarray, rng: np.random.Generator) -> Any:
         torch, functional = self.torch, self.torch.nn.functional
-        inputs, target = taught.batch(rows, rng), torch.from_numpy(np.ascontiguousarray(taught.target[rows]))
+        inputs, target = taught.batch(rows, rng), torch.from_numpy(np.array(taught.target[rows]))
         if self.aim.labels and target.ndim == 1:
             target = functional.one_hot(target.long(), self.aim.outputs).float()
         inputs, target = taught.mixed(inputs, target.float(), rng)
@@ -147,7 +158,7 @@ class Run:
         torch = self.torch
         with self.near():
             said = answers(self.mean or self.network, held, self.aim, device=self.device)
-        target = torch.from_numpy(np.ascontiguousarray(held.target))
+        target = torch.from_numpy(np.array(held.target))
         if self.aim.labels and target.ndim == 1:
             target = torch.nn.functional.one_hot(target.long(), self.aim.outputs)
         return float(mean_loss(torch.from_numpy(said), target.float(), self.aim))
