@@ -38,7 +38,7 @@ def whole(data: Dataset, files: dict[str, str | None], *, skip: bool | None, not
         shown += ["..."] * (len(reasons) > _SHOWN)  # type: ignore[list-item]
         values = {"n": len(reasons), "all": len(data), "names": shown, "column": column.name}
         if len(reasons) == len(data):
-            raise ReadError("None of the {all:,} cells of '{column}' can be used: {names}.", **values)
+            raise ReadError("Of {all:,} cells of '{column}' none can be used: {names}.", **values)
         if skip is None:
             raise ReadError("{n:,} of {all:,} cells of '{column}' cannot be used: {names}. Mend or remove the files.", **values)
         if not skip:
@@ -75,7 +75,7 @@ def _reason(cell: bytes, kind: str) -> Text | None:
     if cell and found is None:
         return say("it begins like no picture and no sound that is read")
     if cell and found != kind:
-        return say("it is a sound among pictures") if kind == "image" else say("it is a picture among sounds")
+        return say("it is a sound, where a picture is expected") if kind == "image" else say("it is a picture, where a sound is expected")
     try:
         if kind == "image":
             pixels(cell, SIDE)

@@ -121,6 +121,10 @@ def files_in(path: Path, one: Callable[[Path], Table]) -> Table | None:
     return Table([piece], [told, *notes, *said], media={cells: "file"}, target="class" if classes else None, root=path)
 
 
+def looks_like_media(name: str) -> bool:
+    return bool(_LOOKS.search(name))
+
+
 def one_file(path: Path) -> Table:
     """A single picture or sound as a table of one row."""
     with path.open("rb") as file:
@@ -311,7 +315,8 @@ def _bytes(root: Path, path: str) -> bytes | None:
 
 
 def kind_in(cells: pl.Series) -> str | None:
-    """What most of some cells of bytes are: 'image', 'audio' or None."""
-    some = cells.drop_nulls().head(_LOOKED_AT).to_list()
-    kinds = Counter(kind_of(cell[:64]) for cell in some)
+    """What most of some cells of bytes are: 'image', 'audio' or None. Empty ones have no say: they are broken files."""
+    present = cells.drop_nulls()
+    some = present.gather_every(max(1, len(present) // _LOOKED_AT)).to_list()
+    kinds = Counter(kind_of(cell[:64]) for cell in some if cell)
     return kinds.most_common(1)[0][0] if kinds else None

@@ -138,6 +138,8 @@ def _file(path: Path, folder: Path, most: float) -> Table:
 def _one(path: Path, folder: Path, most: float) -> Table:
     """The table of a single file. folder: an empty folder for temporary copies."""
     head = _head(path)
+    if not head and folders.looks_like_media(path.name):
+        raise ReadError("'{file}' is empty: there is no picture and no sound in it. Copy or download it again.", file=short(path))
     if not head:
         raise ReadError("'{file}' is empty. A table needs a line of column names and at least one row.", file=short(path))
     suffixes = [s.lower() for s in path.suffixes]

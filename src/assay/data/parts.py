@@ -44,7 +44,7 @@ def read_folder(path: Path, folder: Path, most: float, one: Reader) -> Table:
                         formats=[f"{n} {form}" for form, n in formats.most_common()])
     files, form = [p for p, _ in found], found[0][1]
     keys = [_keys(p, path) for p in files]
-    sides = [side_of(p.name.partition(".")[0]) for p in files]
+    sides = [side_of(re.split(r"[-_.]\d", p.name.partition(".")[0])[0]) for p in files]  # also train-00000-of-00002.parquet
     own = None not in sides and "train" in sides and len(set(sides)) > 1 and not any("split" in k for k in keys)
     if own:  # train.csv and test.csv: the split that the data bring
         keys = [k | {"split": side} for k, side in zip(keys, sides, strict=True)]

@@ -120,6 +120,9 @@ def _files(table: Table, kinds: dict[str, str], roles: tuple[str | None, ...]) -
 def _answer(table: Table, group: str | None, time: str | None) -> str:
     """The column that is the answer where none is named. Raises InputError."""
     if table.target:
+        if len(kinds := table.column(table.target).unique()) == 1:
+            raise InputError("All files are of one class, '{name}'. A subfolder for each of two or more classes is expected, or a table with their paths and a column of "
+                             "answers (labels.csv) beside them.", name=kinds[0])
         return table.target
     apart = {*table.media, *table.media.values(), group, time}
     names = [n for n in table.names if n not in apart]
@@ -175,11 +178,12 @@ def conform(rows: Any, schema: Schema, *, query: str | None = None) -> Dataset:
             table, known_as = _media(table, wanted)
             names = [n for n in table.names if n not in known_as.values()] + list(known_as)
             asked = _to_read(wanted, names)
-            frame = pl.DataFrame([_as(c, table.column(known_as.get(c.name, c.name)).alias(c.name)) if c.name in names else _absent(c.name, table.height) for c in asked])
-            data = Dataset(remade(frame, wanted).select(c.name for c in wanted.columns), wanted)
-            if isinstance(rows, (str, Path)) and table.media:
-                whole(data, {c.name: c.unit for c in wanted.columns}, skip=None, notes=[])
-            return data
+            plain = {c.name: table.column(known_as.get(c.name, c.name)).alias(c.name) for c in asked if c.name in names}
+            if isinstance(rows, (str, Path)) and (media := tuple(c for c in asked if c.kind in NAMES and plain[c.name].dtype == pl.Binary)):
+                files = {c.name: c.unit if c.unit in plain else None for c in media}
+                whole(Dataset(pl.DataFrame([plain[n] for n in dict.fromkeys([*files, *filter(None, files.values())])]), Schema(media)), files, skip=None, notes=[])
+            frame = pl.DataFrame([_as(c, plain[c.name]) if c.name in plain else _absent(c.name, table.height) for c in asked])
+            return Dataset(remade(frame, wanted).select(c.name for c in wanted.columns), wanted)
     if not rows:
         raise InputError("There are no rows to answer.")
     for i, row in enumerate(rows):
