@@ -122,7 +122,8 @@ class Candidate:
     and is not listed); each plays under its own name. prepare: the params for this case, or the reason why it cannot take part. needs: {import name:
     extra} that fitting needs. share: its part of the time, relative to the others. space: what tuning may change, by
     name of a param of `build`: a Range, or a tuple of values; the model's own default is always tried first.
-    takes_weights: `--weights NAME=FILE` is for it.
+    takes_weights: `--weights NAME=FILE` is for it. smaller: ((name, params), ...) of smaller makes that `assay compress` may train;
+    the param `teacher` says that the winner's own answers are learnt from.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Candidate:
     explainable: bool = False
     online: bool = False
     takes_weights: bool = False
+    smaller: tuple[tuple[str, dict[str, Any]], ...] = ()
     source: str = ""
     licence: str = ""
     version: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from assay.neural.export import Session, exported
 from assay.neural.recipe import Recipe
 from assay.words import say
 
-RECIPE = Recipe(optimizer="muon", rate=0.02, momentum=0.9, decay=0.01, schedule="one_cycle", batch=64, epochs=60, smoothing=0.1, ema=0.99)
+# 4,000 pictures of CIFAR-10, 8 passes: AdamW 63.6 % in 21 s of one core, SGD 59.3 % in 23 s, Muon 62.7 % in 33 s (dev/LOG.md)
+RECIPE = Recipe(optimizer="adamw", rate=0.006, decay=0.02, schedule="one_cycle", batch=64, epochs=60, smoothing=0.1, ema=0.99, patience=1.0)
 # side of the pictures (at most; never larger than they are), channels of the stages
 SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (32, (16, 32, 64)), (32, (32, 64, 128)), (48, (32, 64, 128)), (64, (32, 64, 128, 128)), (64, (48, 96, 192, 192)),
@@ -64,16 +66,17 @@ class Convnet(Model):
         mean, spread = pictures.moments(pixels[rest])
         flip = self.params.get("flip") or pictures.flips_that_keep(pixels[rest], truth[rest], labels=labels, seed=seed)
         changes = Changes(**{"flip": flip, "shift": 0.1, "cutout": 0.25 if side >= 24 else 0.0} | self.params.get("changes", {}))
-        taught = pictures.Pictures(pixels[rest], target[rest], mean, spread, changes)
+        taught = pictures.Pictures(pixels[rest], fitting.softened(target[rest], self.task.width, budget.memo, rest), mean, spread, changes)
         judged = pictures.Pictures(pixels[held], target[held], mean, spread, changes)
         torch.manual_seed(seed)
         network = self._network(widths, 1 if grey else 3, side)
-        _, self.facts = fitting.teach(network, taught, judged, aim, recipe, seed=seed, budget=budget)
+        _, self.facts = fitting.teach(network, taught, judged, aim, recipe, seed=seed, budget=budget, params=self.params)
         example = torch.from_numpy(pictures.standard(pixels[:2] if len(pixels) > 1 else np.repeat(pixels, 2, axis=0), mean, spread))
-        self.onnx = exported(network, (example,), ("x",))
+        self.onnx = exported(network, (example,), ("x",), more=("maps",))
         self.session = Session(self.onnx, budget.threads)
         mirrored = flip != "none"
-        self.about = {"side": side, "grey": grey, "mean": mean.tolist(), "spread": spread.tolist(), "mirrored": mirrored, "scale": vars(scale), "column": column}
+        self.about = {"side": side, "grey": grey, "mean": mean.tolist(), "spread": spread.tolist(), "mirrored": mirrored, "scale": vars(scale), "column": column,
+                      "head": [[round(float(w), 6) for w in row] for row in network.head.weight]}
         self.facts |= {"architecture": {"side": side, "widths": list(widths), "channels": 1 if grey else 3, "epochs_possible": round(chosen.epochs, 1)
                                         if chosen.tried else None, "tried": chosen.tried}, "augmentation": vars(changes)}
         return self
@@ -123,6 +126,24 @@ class Convnet(Model):
             said = (said + self.session.answers(flipped, len(pixels))) / 2
         return fitting.Scale(**self.about["scale"]).finished(said)
 
+    def heat(self, asked: Dataset, codes: np.ndarray) -> np.ndarray:
+        """Grad-CAM, (n, h, w): what in each picture speaks for the label with this code. The head being linear after pooling, the gradient
+        of a label with respect to a map is known without torch: the mean's weight everywhere, the maximum's at its place."""
+        pixels = cells.pixels(asked.frame[self.about["column"]], self.about["side"], grey=self.about["grey"])
+        mean, spread = (np.asarray(self.about[k], dtype=np.float32) for k in ("mean", "spread"))
+        maps = self.session.output("maps", x=pictures.standard(pixels, mean, spread))
+        n, depth, height, width = maps.shape
+        head = np.asarray(self.about["head"], dtype=np.float32)[codes if self.task.name != "regress" else np.zeros(n, dtype=int)]
+        weight = (head[:, :depth] + head[:, depth:]) / (height * width)
+        return np.maximum((weight[:, :, None, None] * maps).sum(axis=1), 0)
+
+    def feeds(self, asked: Dataset) -> Iterator[dict[str, np.ndarray]]:
+        """What the network is given for these rows, in batches: to calibrate a network of whole numbers."""
+        pixels = cells.pixels(asked.frame[self.about["column"]], self.about["side"], grey=self.about["grey"])
+        mean, spread = (np.asarray(self.about[k], dtype=np.float32) for k in ("mean", "spread"))
+        for first in range(0, len(pixels), 32):
+            yield {"x": pictures.standard(pixels[first : first + 32], mean, spread)}
+
     def dump(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "network.onnx").write_bytes(self.onnx)
@@ -150,12 +171,13 @@ CANDIDATE = Candidate(
     reads=("image",),
     requires=("image",),
     needs={"torch": "deep", "onnx": "deep", "PIL": "media"},
-    space={"rate": Range(0.004, 0.06, log=True), "dropout": Range(0.0, 0.4), "decay": Range(0.001, 0.1, log=True), "smoothing": Range(0.0, 0.2),
+    space={"rate": Range(0.001, 0.02, log=True), "dropout": Range(0.0, 0.4), "decay": Range(0.001, 0.1, log=True), "smoothing": Range(0.0, 0.2),
            "batch": Range(32, 256, log=True, whole=True)},
+    smaller=(("student", {"size": 0, "teacher": True}),),
     share=8.0,
     at_least_s=5.0,
     licence="MIT, assay's own code",
     version="1",
-    source="residual networks (He et al. 2016, arXiv:1603.05027), Muon and the habits of airbench (Jordan 2024, arXiv:2404.00498), "
+    source="residual networks (He et al. 2016, arXiv:1603.05027), the habits of airbench (Jordan 2024, arXiv:2404.00498), "
     "cutout (DeVries & Taylor 2017, arXiv:1708.04552)",
 )

@@ -22,8 +22,10 @@ from assay.words import say
 
 PILOT_ROWS = 24
 CHUNK_ROWS = 256
-READ_SHARE = 0.55  # of the fit's time; the rest is for the head
-MEMO_SHARE = 0.2  # of the memory, for features that the trial's next fit need not make again
+READ_SHARE = 0.5  # of the fit's time
+HEAD_SHARE = 0.85  # of what is left then; the rest is for what cannot be stopped half-way
+MEMO_SHARE = 0.15  # of the memory, for features that the trial's next fit need not make again
+ROWS_SHARE = 0.12  # of the memory, for the features of this fit; the head makes up to four copies
 
 
 class Described:
@@ -58,6 +60,9 @@ class Described:
         """Make `read` quicker, by about `times` if that can be; False if it cannot be made any quicker."""
         return False
 
+    def settled(self) -> None:
+        """Forget what only `settle` and `cheaper` needed."""
+
     def importance(self) -> np.ndarray | None:
         """(features,) of all columns, under the line's penalty; None for equal ones."""
         return None
@@ -81,6 +86,7 @@ class Described:
             self.settle(train, seed=seed, budget=budget)
             if clocked:
                 self._fit_in(train.take(np.sort(order[:PILOT_ROWS])), len(train), budget)
+            self.settled()
             budget.memo[key] = (self.config, self.state, kept)
         else:  # an earlier fit of this trial has settled on something from rows of the same kind, and has read most of them
             self.config, self.state, kept = known
@@ -88,13 +94,13 @@ class Described:
         if len(rows) < min(len(train), max(20, 2 * self.task.width)):
             raise self.too_slow(say("only {done} of {rows} training rows could be read in the time there was", done=len(rows), rows=len(train)))
         if len(rows) < len(train):
-            self.facts |= {"rows_used": len(rows), "short_of_time": True}
+            self.facts |= {"rows_used": len(rows)} | ({"short_of_time": True} if clocked and budget.left() < HEAD_SHARE * budget.seconds else {})
         taught = train.take(rows)
         self.table = TableEncoder(self.schema).fit(taught.frame)
         budget.say(f"read {len(rows):,} rows, {x.shape[1]:,} features each; fitting the head")
         self.head = FeatureHead(Aim.of(self.task)).fit(
             x, self.table.dense(taught.frame), self.table.codes(taught.frame), self.task.truth(taught), parts_of(taught, self.task.strata(taught), seed),
-            categories=len(self.table.categories), seed=seed, seconds=max(1.0, budget.left()) if clocked else math.inf, threads=budget.threads,
+            categories=len(self.table.categories), seed=seed, seconds=max(1.0, HEAD_SHARE * budget.left()) if clocked else math.inf, threads=budget.threads,
             passes=budget.passes, importance=self.importance(), trees=self.trees, note=budget.say)
         self.facts |= self.head.facts | {"read_as": self.config}
         return self
@@ -116,21 +122,20 @@ class Described:
     def _read_all(self, train: Dataset, order: np.ndarray, budget: Any, kept: dict[str, dict[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """(rows, their features): rows in `order` until their share of the time and of the memory is used, sorted."""
         stop = budget.left() * (1 - READ_SHARE) if math.isfinite(budget.seconds) else -math.inf
-        parts: list[np.ndarray] = []
-        done, slowest, most = 0, 0.0, len(order)
-        while done < most and (done == 0 or budget.left() - slowest > stop):
+        first = self._remembered(train.frame[order[:PILOT_ROWS]], kept, math.inf)
+        done, slowest = len(first), 0.0
+        most = min(len(order), max(200, int(ROWS_SHARE * budget.memory_mb * 1e6 / (4 * first.shape[1]))))
+        whole = np.empty((most, first.shape[1]), dtype=np.float32)
+        whole[:done] = first[:most]
+        while done < most and budget.left() - slowest > stop:
             begun = time.monotonic()
-            rows = order[done : min(most, done + (CHUNK_ROWS if done else PILOT_ROWS))]
-            parts.append(self._remembered(train.frame[rows], kept, MEMO_SHARE * budget.memory_mb * 1e6))
+            rows = order[done : min(most, done + CHUNK_ROWS)]
+            whole[done : done + len(rows)] = self._remembered(train.frame[rows], kept, MEMO_SHARE * budget.memory_mb * 1e6)
             done += len(rows)
-            most = min(most, max(200, int(0.25 * budget.memory_mb * 1e6 / (4 * parts[0].shape[1]))))
-            slowest = max(slowest, time.monotonic() - begun) if len(parts) > 2 else 0.0
+            slowest = max(slowest, time.monotonic() - begun)
             budget.say(f"read {done:,} of {len(order):,} rows")
-        rows = order[:done]
-        back = np.argsort(rows)
-        whole = np.empty((done, parts[0].shape[1]), dtype=np.float32)
-        whole[np.argsort(back)] = np.concatenate(parts)
-        return rows[back], whole
+        back = np.argsort(order[:done])
+        return order[:done][back], whole[back]
 
     def _remembered(self, frame: pl.DataFrame, kept: dict[str, dict[int, np.ndarray]], most_bytes: float) -> np.ndarray:
         sides = []

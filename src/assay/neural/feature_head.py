@@ -34,7 +34,9 @@ def parts_of(data: Dataset, strata: np.ndarray | None, seed: int) -> Parts:
     """Which rows teach and which judge, for choosing: five folds of few rows, a fifth of many; groups stay whole, and time runs forward."""
     schema = data.schema
     kind = "group" if schema.group and data.frame[schema.group].n_unique() >= 3 else "time" if (schema.time or schema.ordered) and len(data) >= 10 else "random"
-    folds = 5 if len(data) <= FEW_ROWS and kind != "time" else 1
+    folds = 1
+    if len(data) <= FEW_ROWS and kind != "time":
+        folds = min(5, len(data) if kind == "random" else data.frame[schema.group].n_unique())  # type: ignore[index]
     made = splits(data, folds=folds, share=0.2, seed=seed, kind=kind, strata=strata, test_rows=20_000 if folds == 1 else None)
     return [(one.train, one.test) for one in made]
 
@@ -74,12 +76,14 @@ class FeatureHead:
         beside = np.full(dense.shape[1], 1.0 if importance is None else float(np.sqrt((importance**2).sum() / 10 / max(dense.shape[1], 1))))
         weighed = np.concatenate([np.ones(x.shape[1]) if importance is None else importance, beside])
         use_trees = trees and len(truth) >= LEAST_TREE_ROWS and (not aim.classes or 2 <= len(self.labels.seen) <= MOST_TREE_CLASSES)
-        self.plane, scores, strength = learned(np.concatenate([x, dense], axis=1), truth, aim, parts, importance=weighed, deadline=by(0.4 if use_trees else 0.6),
+        self.plane, scores, strength, whole = learned(np.concatenate([x, dense], axis=1) if dense.shape[1] else x, truth, aim, parts, importance=weighed, deadline=by(0.4 if use_trees else 0.6),
                                                steps=min(200, passes or 200), note=note)
         held = np.concatenate([one for _, one in parts])
         line = self._finished(softmax(scores) if aim.classes else scores)
         losses = {"line": float(aim.losses(truth[held], line).mean())}
         self.facts = {"head": "line", "penalty": float(strength), "features": int(x.shape[1]), "head_loss": losses}
+        if not whole:
+            self.facts["short_of_time"] = True
         if use_trees and time.monotonic() < by(0.75):
             self._add_trees(x, codes, truth, parts, line, categories, seed, by, threads, min(MOST_ROUNDS, passes or MOST_ROUNDS))
         losses |= {name: round(value, 6) for name, value in losses.items()}
@@ -148,7 +152,7 @@ class FeatureHead:
     def predict(self, x: np.ndarray, dense: np.ndarray, codes: np.ndarray) -> np.ndarray:
         out = np.zeros((len(x), max(self.aim.classes, 1)))
         if self.plane is not None and self.share < 1:
-            scores = self.plane.scores(np.concatenate([x, dense], axis=1))
+            scores = self.plane.scores(np.concatenate([x, dense], axis=1) if dense.shape[1] else x)
             out += (1 - self.share) * self._finished(softmax(scores) if self.aim.classes else scores)
         if self.trees is not None:
             seen = Aim(len(self.labels.seen) if self.aim.classes else 0, self.aim.loss, self.aim.quantile)

@@ -12,6 +12,7 @@ import numpy as np
 
 from assay.data.dataset import Dataset
 from assay.data.split import holdout
+from assay.neural import prune
 from assay.neural.loop import Trained, train
 from assay.neural.recipe import Recipe
 from assay.neural.rows import Aim, Rows
@@ -20,6 +21,7 @@ from assay.words import say
 HELD_SHARE = 0.15
 MOST_HELD = 2000
 MOST_BALANCE = 10.0
+LEARNT_BEFORE = 0.65  # share of the time before pruning
 
 
 class Allowance(Protocol):
@@ -83,8 +85,17 @@ def balanced(truth: np.ndarray, width: int) -> tuple[float, ...]:
 
 def teach(
     network: Any, taught: Rows, held: Rows, aim: Aim, recipe: Recipe, *, seed: int, budget: Allowance, share: float = 0.85, at: str = "",
+    params: dict[str, Any] | None = None,
 ) -> tuple[Trained, dict[str, Any]]:
-    """Train, and the facts of it. share: of the budget's seconds, from its start. at: tells the checkpoints of several stages apart."""
+    """Train, and the facts of it. share: of the budget's seconds, from its start. at: tells the checkpoints of several stages apart.
+
+    params: of the model; `prune` (share of the channels) or `prune_weights` (share of the weights): when it has learnt, those
+    are taken away and it learns on for a third of the time.
+    """
+    pruned = {k: v for k, v in (params or {}).items() if k in ("prune", "prune_weights") and v}
+    if pruned:
+        _, before = teach(network, taught, held, aim, recipe, seed=seed, budget=budget, share=share * LEARNT_BEFORE, at=at + ".whole")
+        return _taught_pruned(network, taught, held, aim, recipe, seed, budget, share, at, pruned, before)
     import torch
 
     torch.set_num_threads(max(1, budget.threads))
@@ -110,6 +121,30 @@ def teach(
     if budget.seconds != float("inf"):
         facts["training_s"] = round(time.monotonic() - begun, 2)
     return made, facts
+
+
+def _taught_pruned(network: Any, taught: Rows, held: Rows, aim: Aim, recipe: Recipe, seed: int, budget: Allowance, share: float, at: str,
+                   pruned: dict[str, float], before: dict[str, Any]) -> tuple[Trained, dict[str, Any]]:
+    """Prune what has been learnt and go on, with a third of the rate."""
+    taken = prune.channels_pruned(network, pruned["prune"]) if "prune" in pruned else 0
+    hooks = prune.weights_pruned(network, pruned["prune_weights"]) if "prune_weights" in pruned else []
+    later = replace(recipe, rate=recipe.rate / 3, epochs=max(2, recipe.epochs // 3))
+    made, facts = teach(network, taught, held, aim, later, seed=seed + 1, budget=budget, share=share, at=at + ".pruned")
+    for hook in hooks:
+        hook.remove()
+    return made, facts | {"pruned": pruned | {"channels": taken, "zeros": round(prune.zeros(network), 4), "parameters_before": before["parameters"]},
+                          "loss_curve": before["loss_curve"] + [[before["epochs"] + e, a, b] for e, a, b in facts["loss_curve"]]}
+
+
+def softened(target: np.ndarray, width: int, memo: dict[Any, Any], rows: np.ndarray) -> np.ndarray:
+    """Half what is true, half what a teacher says of these rows, if `memo` has one (Hinton et al. 2015, arXiv:1503.02531).
+
+    memo["teacher"]: probabilities (n, width) of all training rows. Amounts are left as they are.
+    """
+    teacher = memo.get("teacher")
+    if teacher is None or target.dtype.kind == "f":
+        return target
+    return (0.5 * np.eye(width, dtype=np.float32)[target] + 0.5 * teacher[rows].astype(np.float32)).astype(np.float32)
 
 
 def tuned(recipe: Recipe, params: dict[str, Any]) -> Recipe:

@@ -17,7 +17,7 @@ from assay.neural.ragged import Reader
 
 MOST_SIDE = 64
 MOST_GRID = 8  # tokens along a side: 64 in all, whose attention is cheap
-LOOKED_AT = 50
+LOOKED_AT, LEARNT_FROM = 50, 2000
 CUTOUT, MIXED = 0.25, 0.2
 
 
@@ -38,8 +38,9 @@ class Patches(Reader):
         sides = [min(media.size_of(cell)) for cell in known[:LOOKED_AT]]
         side = max(8, min(MOST_SIDE, int(np.median(sides)) // 2 * 2)) if sides else 32
         grey = pictures.is_grey(cells.pixels(known[: 4 * LOOKED_AT], side, grey=False, threads=threads, cache=cache)) if len(known) else True
-        pixels = cells.pixels(train.frame[column], side, grey=grey, threads=threads, cache=cache)
-        return cls(column, side, grey, pictures.flips_that_keep(pixels, truth, labels=labels, seed=seed), *pictures.moments(pixels))
+        some = np.sort(np.random.default_rng(seed).permutation(len(train))[:LEARNT_FROM])
+        pixels = cells.pixels(train.frame[column][some], side, grey=grey, threads=threads, cache=cache)
+        return cls(column, side, grey, pictures.flips_that_keep(pixels, truth[some], labels=labels, seed=seed), *pictures.moments(pixels))
 
     def read(self, data: Dataset, *, threads: int = 2, cache: Path | None = None) -> np.ndarray:
         return cells.pixels(data.frame[self.column], self.side, grey=self.grey, threads=threads, cache=cache)

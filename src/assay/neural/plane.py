@@ -61,8 +61,9 @@ class Plane:
 
 
 def learned(x: np.ndarray, truth: np.ndarray, aim: Aim, parts: Parts, *, importance: np.ndarray | None = None, deadline: float = math.inf,
-            steps: int = MOST_STEPS, note: Callable[[str], None] = lambda note: None) -> tuple[Plane, np.ndarray, float]:
-    """The line on all rows, the scores of the judging rows by lines that had not seen them (parts one after the other), its penalty.
+            steps: int = MOST_STEPS, note: Callable[[str], None] = lambda note: None) -> tuple[Plane, np.ndarray, float, bool]:
+    """The line on all rows, the scores of the judging rows by lines that had not seen them (parts one after the other), its penalty,
+    and whether there was time for all of that.
 
     x float32 (n, d), truth (n,). deadline: of time.monotonic(), for the path of penalties; the last fit gets as much again as one
     of its steps took.
@@ -76,6 +77,7 @@ def learned(x: np.ndarray, truth: np.ndarray, aim: Aim, parts: Parts, *, importa
     paths = [_path(z[rest], truth[rest], aim, steps, deadline) for rest, _ in parts]
     best, best_loss, moved, kept = PENALTIES[0], np.inf, 0.0, np.zeros((len(held_truth), max(aim.classes, 1)))
     start: np.ndarray | None = None
+    whole = True
     for penalty in PENALTIES:
         lines = [next(path) for path in paths]
         scores = np.concatenate([z[held] @ line[:-1] + line[-1] for line, (_, held) in zip(lines, parts, strict=True)]).astype(np.float64)
@@ -85,13 +87,14 @@ def learned(x: np.ndarray, truth: np.ndarray, aim: Aim, parts: Parts, *, importa
         note(f"penalty {penalty:.1e}: held-out loss {loss:.4f}")
         if loss < best_loss:
             best, best_loss, moved, kept, start = penalty, loss, shift, scores, lines[0]
-        if loss > best_loss * 1.05 or time.monotonic() > deadline:
+        whole = time.monotonic() <= deadline
+        if loss > best_loss * 1.05 or not whole:
             break
     again = deadline if math.isinf(deadline) else time.monotonic() + max(0.5, 0.5 * (deadline - time.monotonic()))
     line = next(_path(z, truth, aim, steps, again, (best,), start))
     plane.weights = np.ascontiguousarray(line[:-1] if turn is None else turn @ line[:-1], dtype=np.float32)
     plane.intercept = line[-1].astype(np.float64) + moved
-    return plane, kept, best
+    return plane, kept, best, whole
 
 
 def level(truth: np.ndarray, scores: np.ndarray, aim: Aim) -> float:

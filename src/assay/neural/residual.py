@@ -16,6 +16,7 @@ def network(*, channels: int, widths: tuple[int, ...], outputs: int, flat: bool,
     widths: channels of each stage; every stage halves the sides and has one residual block of two convolutions. halved: so many
     times does the stem halve the sides before that (1 halves by a stride of 2).
     """
+    import torch
     from torch import nn
 
     conv, norm, pool = (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d) if flat else (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)
@@ -49,6 +50,10 @@ def network(*, channels: int, widths: tuple[int, ...], outputs: int, flat: bool,
             nn.init.normal_(self.head.weight, std=widths[-1] ** -0.5 * SCALE)
             nn.init.zeros_(self.head.bias)
 
+        def pairs(self) -> list[tuple[Any, Any, Any]]:
+            """Inside each block the channels between its two convolutions meet nothing else: `prune.channels_pruned` cuts there."""
+            return [(block.second, block.norm2, block.third) for block in self.blocks]
+
         def features(self, x: Any) -> Any:
             """The last stage's maps, (b, widths[-1], ...): what a heat map is drawn from."""
             x = self.stem(x)
@@ -57,9 +62,12 @@ def network(*, channels: int, widths: tuple[int, ...], outputs: int, flat: bool,
             return x
 
         def forward(self, x: Any) -> Any:
-            maps = self.features(x).flatten(2)
-            import torch
+            return self.and_maps(x)[0]
 
-            return self.head(self.drop(torch.cat([maps.mean(2), maps.amax(2)], dim=1)))
+        def and_maps(self, x: Any) -> tuple[Any, Any]:
+            """What it says, and the last stage's maps."""
+            maps = self.features(x)
+            flat = maps.flatten(2)
+            return self.head(self.drop(torch.cat([flat.mean(2), flat.amax(2)], dim=1))), maps
 
     return Residual()

@@ -291,3 +291,16 @@ def _svg(width: int, height: int, parts: Iterable[str], title: str, kind: str = 
     said = escape(wording.clean(title))
     return (f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{said}" '
             f'style="max-width:{width * (1.12 if kind == "chart" else 1):.0f}px"><title>{said}</title>{"".join(parts)}</svg>')
+
+
+def channel(values: Sequence[float | None], adds: Sequence[float], title: str) -> str:
+    """A channel's values over time; the stretches on which the answer rests are shaded, darker where more does."""
+    width, height = 420, 84
+    known = [v for v in values if v is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    span, top = (high - low) or 1.0, max((abs(a) for a in adds), default=0.0) or 1.0
+    step = width / max(1, len(adds))
+    parts = [f'<rect class="{"for" if a > 0 else "against"}" x="{i * step:.1f}" y="0" width="{step:.1f}" height="{height}" opacity="{0.45 * abs(a) / top:.2f}"/>'
+             for i, a in enumerate(adds) if abs(a) > 0.02 * top]
+    points = " ".join(f"{i / max(1, len(values) - 1) * width:.1f},{height - 6 - (v - low) / span * (height - 12):.1f}" for i, v in enumerate(values) if v is not None)
+    return _svg(width, height, [*parts, f'<polyline class="curve" points="{points}"/>'], title, "channel")

@@ -80,6 +80,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def read_examples(folder: Path) -> dict[str, Any]:
+    """Rows to look at, as `explain.examples` made them; {} where there are none."""
+    source = folder / "examples.json"
+    return json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
+
+
 def _take_measured(facts: dict[str, Any]) -> dict[str, Any]:
     """Removes from `facts` what a clock or a meter said, and returns it."""
     out: dict[str, Any] = {"created": facts.pop("created"), "used_s": facts["budget"].pop("used_s"), "candidates": {}}

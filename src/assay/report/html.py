@@ -8,7 +8,8 @@ from typing import Any
 
 from assay.errors import InputError
 from assay.report import charts, sections, wording
-from assay.report.facts import read_facts
+from assay.report.examples import examples
+from assay.report.facts import read_examples, read_facts
 from assay.words import LANGUAGES, Text
 
 LARGE = ("scratch", "pretrained", "llm", "external")
@@ -24,7 +25,7 @@ def write(folder: Path, path: Path, *, lang: str, summary: bool = False) -> Path
     facts = read_facts(Path(folder))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render(facts, lang=lang, summary=summary)
+    page = render(facts | {"examples": read_examples(Path(folder))}, lang=lang, summary=summary)
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
@@ -69,7 +70,7 @@ def view(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> dic
         "absent": _absent(verdict, say, markup), "front": _front([r for r in done if r["cost"].get("single_row_ms") is not None], unit, say, markup) if len(done) > 1 else None,
         "fits": _fits(verdict, pair, say, markup), "confusions": _confusions(verdict, pair, say),
         "findings": sections.findings(verdict, say), "learning": sections.learning(verdict, by_name, unit, say, markup),
-        "slices": sections.slices(verdict, say), "ablations": sections.ablations(verdict, say),
+        "examples": examples(verdict.get("examples") or {}, say, markup), "slices": sections.slices(verdict, say), "ablations": sections.ablations(verdict, say),
         "threshold": sections.threshold(verdict, unit, say, markup), "seeds": sections.seeds(done),
         "provenance": sections.provenance(verdict, wording.command(verdict), say), "winner": by_name.get(verdict["winner"]),
         "losses": _losses(done, say, markup), "columns": _columns(verdict, say), "classes": _shared(verdict["classes"] or []),
