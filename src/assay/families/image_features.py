@@ -31,10 +31,12 @@ class ImageFeatures(Described, Model):
 
     def settle(self, train: Dataset, *, seed: int, budget: Any) -> None:
         self.config, self.state = {"columns": {}}, {}
-        self._rng_seed, self._train = seed, train
+        self._seed = seed
+        taught = np.sort(np.random.default_rng(seed).permutation(len(train))[:TAUGHT])
+        self._taught = {name: train.frame[name][taught] for name in self.media_columns}
         for name in self.media_columns:
-            rows = np.random.default_rng(seed).permutation(len(train))[:LOOKED_AT]
-            some = train.frame[name][np.sort(rows)].drop_nulls()
+            some = self._taught[name].drop_nulls()
+            some = some[:: max(1, len(some) // LOOKED_AT)]
             side = _side(some)
             seen = media_cells.pixels(some, side, grey=False, threads=self.threads, cache=self.cache)
             grey = not len(seen) or np.mean([image.coloured(one[None]) for one in seen]) < COLOURED_SHARE
@@ -46,9 +48,7 @@ class ImageFeatures(Described, Model):
         for key in ("shift", "turn", "threshold"):
             self.state.pop(f"{name}/{key}", None)
         if own["atoms"]:
-            rng = np.random.default_rng(self._rng_seed)
-            some = self._train.frame[name][np.sort(rng.permutation(len(self._train))[:TAUGHT])]
-            patches = Patches.learn(self._pixels(name, some), own["atoms"], rng)
+            patches = Patches.learn(self._pixels(name, self._taught[name]), own["atoms"], np.random.default_rng(self._seed))
             self.state |= {f"{name}/shift": patches.shift, f"{name}/turn": patches.turn, f"{name}/threshold": np.array([patches.threshold])}
 
     def cheaper(self, times: float) -> bool:
@@ -64,6 +64,9 @@ class ImageFeatures(Described, Model):
                 self._learn(name)
                 changed = True
         return changed
+
+    def settled(self) -> None:
+        self._taught = {}
 
     def _pixels(self, name: str, cells: pl.Series) -> np.ndarray:
         own = self.config["columns"][name]

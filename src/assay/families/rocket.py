@@ -83,6 +83,9 @@ class Rocket(Described, Model):
         self._draw(max(LEAST_FEATURES, int(now / times)))
         return bool(self.config["features"] < now)
 
+    def settled(self) -> None:
+        self._teachers = {}
+
     def read(self, name: str, cells: pl.Series) -> np.ndarray:
         own = {key: self.state[f"{name}/{key}"] for key in ("centre", "spread", "dilations", "counts", "subsets", "biases")}
         scale, kernels = Scale(own["centre"], own["spread"]), Kernels(own["dilations"], own["counts"], own["subsets"], own["biases"])
