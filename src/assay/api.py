@@ -20,7 +20,7 @@ from assay.contest.arena import IMPORTS, UNLIMITED, Arena, Entry, Event
 from assay.contest.budget import Clock, process_age_s
 from assay.contest.cost import prices
 from assay.contest.evidence import Evidence, gather
-from assay.contest.folder import Folder, Trial
+from assay.contest.folder import Folder, Trial, write_json
 from assay.contest.judge import Verdict
 from assay.contest.judge import judge as judge_folder
 from assay.contest.prepare import splits_of, task_of, task_options, with_answers, with_structure
@@ -35,6 +35,7 @@ from assay.data.load import shown
 from assay.data.read import read
 from assay.data.split import Split
 from assay.errors import InputError
+from assay.explain.examples import examples
 from assay.families.base import Candidate
 from assay.registry import get
 from assay.report.facts import facts_for_report, write_facts
@@ -44,6 +45,7 @@ from assay.tasks import find
 from assay.tasks.base import Task
 from assay.words import Text, say
 
+MOST_EXPLAINED_MS = 50.0  # a row is asked some 300 times
 DAY_S = 86_400.0  # the limit of a run that has a work budget and no other
 MOST_SHOWN = 8  # findings shown before the contest; the report holds all
 KIND_WORDS = {"number": say("Numbers"), "category": say("Categories"), "text": say("Texts"), "time": say("Times"), "id": say("Ids (not used)"),
@@ -229,12 +231,29 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)  # before packing: a kill there loses no verdict
     _ship(folder, case, task, data, gathered[0], verdict, arena if finished else None)
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)
+    _write_examples(folder, task, data, gathered[0], verdict)
     played = Run(folder, verdict)
     played.report(folder.path / "report.html")
     played.report(folder.path / "summary.html", summary=True)
     if finished:
         folder.clean()
     return played
+
+
+def _write_examples(folder: Folder, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict) -> None:
+    """Test rows to look at, with what the answers of the winner as it was judged rest on; where asking it again is cheap."""
+    trial = evidence.trials[verdict.packed][0]
+    kept = folder.model_folder(trial.key) / "model"
+    if trial.rung in ("naive", "llm", "external") or not kept.is_dir() or (trial.cost.get("single_row_ms") or 0.0) > MOST_EXPLAINED_MS:
+        return
+    candidate = get("assay.families", Candidate, trial.family or trial.candidate)
+    model = candidate.build(task, data.schema, **trial.params).load(kept)
+    n = trial.test_rows
+    test = data.take(evidence.rows[:n])
+    found = examples(task, model, test, evidence.predictions[verdict.packed][:n], evidence.losses[verdict.packed][:n], seed=folder.about()["case"].get("seed", 0),
+                     numbers=test.rows)
+    if found:
+        write_json(folder.path / "examples.json", found)
 
 
 def _ship(folder: Folder, case: Case, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict, arena: Arena | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from assay.case import Case
-from assay.data.dataset import Dataset
+from assay.data.dataset import MEDIA, Dataset
 from assay.data.inspect import structure
 from assay.data.inspect.base import Structure
 from assay.data.split import Split, judges, own_split, splits
@@ -89,9 +89,13 @@ def task_options(case: Case) -> dict[str, Any]:
     return options | ({"costs": case.worth.costs, "currency": case.worth.currency} if case.worth else {})
 
 
-def _affordable_folds(n: int, time_s: float) -> int:
-    """Few rows need folds, or the interval is too wide to say anything; each fold costs every candidate a trial."""
-    if time_s < 20:
+def _affordable_folds(data: Dataset, time_s: float) -> int:
+    """Few rows need folds, or the interval is too wide to say anything; each fold costs every candidate a trial.
+
+    Networks for pictures, sounds and sequences take minutes to learn: there one good trial tells more than three short ones.
+    """
+    n = len(data)
+    if time_s < 20 or (data.schema.of_kind(*MEDIA) and (n >= 500 or time_s < 300)):
         return 1
     if n < 1000:
         return 5 if time_s >= 60 else 3
@@ -104,7 +108,7 @@ def splits_of(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]
     if kind not in SPLITS:
         raise InputError("There is no split '{kind}'. There are: {known}.", kind=kind, known=list(SPLITS))
     n = len(data)
-    folds = case.folds or _affordable_folds(n, case.time_s)
+    folds = case.folds or _affordable_folds(data, case.time_s)
     if kind == "given":
         folds = 1
     if kind == "group" and data.schema.group:

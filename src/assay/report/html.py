@@ -157,10 +157,13 @@ def _absent(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> 
     out = []
     for row in verdict["scoreboard"]:
         status = row["status"] if row["status"] != "done" else "removed" if row.get("removed") else ""
-        if status:
+        if status and not wording.reads_others(row):
             reason = Text.of(row["removed"] if status == "removed" else row["reason"]) if row.get("removed") or row.get("reason") else None
             out.append({"name": wording.clean(row["candidate"]), "mark": markup(charts.mark(row)), "status": say(wording.STATUSES[status]),
                         "reason": wording.clean(say(reason)) if reason else wording.DASH})
+    others = [wording.clean(row["candidate"]) for row in verdict["scoreboard"] if wording.reads_others(row)]
+    if others:
+        out.append({"name": ", ".join(others), "mark": "", "status": say(wording.STATUSES["refused"]), "reason": say("for other kinds of columns")})
     return out
 
 

@@ -78,9 +78,9 @@ class LiveTable:
             self.note = event.note
         elif event.kind == "end" and event.trial is not None:
             self.running, self.note = None, ""
-            if event.split >= 0 and event.trial.contest:
+            if event.split >= 0 and event.trial.contest and not wording.reads_others(event.trial.json()):
                 self.trials.setdefault(event.candidate, []).append(event.trial)
-            if self._live is None and not self.quiet and event.trial.contest:
+            if self._live is None and not self.quiet and event.trial.contest and not wording.reads_others(event.trial.json()):
                 self._print(self.line(event.trial))
 
     def used_s(self) -> float:
@@ -202,9 +202,11 @@ def _print_all(out: Console, verdict: dict[str, Any], lang: str, report: Path | 
     out.print(_scoreboard(verdict, lang, out.width))
     for row in verdict["scoreboard"]:
         kind = row["status"] if row["status"] != "done" else "removed" if row.get("removed") else ""
-        if kind:
+        if kind and not wording.reads_others(row):
             why = wording.text_of(row["removed"] if kind == "removed" else row["reason"], lang)
             tell(say("{name}: {status}: {reason}", name=row["candidate"], status=wording.STATUSES[kind], reason=why).to(lang), "dim", "  ")
+    if others := [row["candidate"] for row in verdict["scoreboard"] if wording.reads_others(row)]:
+        tell(say("For other kinds of columns: {names}.", names=others).to(lang), "dim", "  ")
     out.print()
     tell(wording.OUTCOMES[verdict["outcome"]].to(lang), STYLES[verdict["outcome"]])
     tell(wording.text_of(verdict["sentence"], lang))

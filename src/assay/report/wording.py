@@ -21,6 +21,7 @@ RUNGS = {
 SHORT = {  # where a table is narrow
     "naive": say("naive"), "classical": say("classical"), "scratch": say("scratch"), "pretrained": say("pre-trained"), "llm": say("LLM"), "external": say("external"),
 }
+_OTHERS = "it reads {kinds} columns, and there is none"  # families.base.Candidate.refuses
 STATUSES = {"refused": say("did not take part"), "failed": say("failed"), "removed": say("removed by a limit")}
 KINDS = {"number": say("number"), "category": say("category"), "text": say("text"), "time": say("time"), "id": say("id, not read"),
          "image": say("image"), "audio": say("sound"), "sequence": say("sequence")}
@@ -145,6 +146,11 @@ def clean(text: object) -> str:
     """A name on one line: no control characters (a terminal would obey them), no marks that turn the writing direction."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(text)
                    if unicodedata.category(c) != "Cf" or c == "\u200d")
+
+
+def reads_others(row: dict[str, Any]) -> bool:
+    """Whether a row of the scoreboard is of a candidate for other data: a network for pictures where there is none is no news."""
+    return row["status"] == "refused" and (row.get("reason") or {}).get("text") == _OTHERS
 
 
 def text_of(packed: Any, lang: str) -> str:
