@@ -34,6 +34,8 @@ class Transformer(Model):
         if budget.left() < 0.5 * budget.seconds:
             raise TooSlow(say("loading torch alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
         lesson = step_network.lesson(self.kinds, self.task, train, seed=seed, budget=budget)
+        if budget.left() < 0.3 * budget.seconds:
+            raise TooSlow(say("reading the rows alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
         recipe = fitting.tuned(RECIPE, self.params)
         self.served, self.facts = step_network.learn(lesson, transformer, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
                                                      strength=self.params.get("augment", 1.0))
