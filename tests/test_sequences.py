@@ -112,6 +112,15 @@ def test_a_history_belongs_to_its_unit_in_the_split_and_the_plain_columns_stay()
     assert any("the last 5 steps of 2 channels" in n for n in notes)
 
 
+def test_whole_numbers_that_count_down_are_an_amount_and_states_that_last_are_labels():
+    table = long([40] * 8, answer="step").with_columns(y=pl.col("y").cast(pl.Int64), state=pl.col("t") // 20)
+    assert told(table.drop("state"))[0].y.dtype == pl.Float64
+    assert told(table.drop("state"), kinds={"y": "category"})[0].y.dtype == pl.Int64
+    states = told(table.drop("y"), target="state")[0]
+    assert states.y.dtype == pl.Int64
+    assert len(states) == 320
+
+
 def test_units_of_train_and_test_parts_with_the_same_number_are_two(tmp_path):
     for side, seed in (("train", 0), ("test", 1)):
         long([5, 6, 7], seed=seed).write_parquet(tmp_path / f"{side}.parquet")

@@ -144,6 +144,9 @@ def _long(data: Dataset, window: int, memory_mb: float, notes: list[Text]) -> Da
         notes.append(say("{units:,} sequences by '{unit}' with {short:,} to {long:,} steps: '{target}' changes within them, so each step is a row, with the last {window} steps "
                          "of {channels} channels in '{name}'.", **about, target=target or "", window=window, name=name))
         ready = frame[steps.order].with_columns(cells)
+        if target and columns[target].kind == "number" and _moves(ready[target], steps):
+            notes.append(say("'{target}' changes with most steps, so it is taken for an amount; --kind {target}=category says otherwise.", target=target))
+            ready = ready.with_columns(pl.col(target).cast(pl.Float64))
         return Dataset(ready, replace(schema, columns=(*schema.columns, sequence)), rows[steps.order])
     away = [c.name for c in schema.columns if c.name not in fixed and c.name not in channels and c.name != time]
     if away:
@@ -154,6 +157,15 @@ def _long(data: Dataset, window: int, memory_mb: float, notes: list[Text]) -> Da
     ready = frame[firsts].select(labels(frame[firsts][c.name]) if c.name == unit else pl.col(c.name) for c in kept).with_columns(cells)
     kept = [Column(c.name, "id") if c.name == unit else c for c in kept]
     return Dataset(ready, Schema((*kept, sequence), target), rows[firsts])
+
+
+def _moves(answer: pl.Series, steps: _Steps) -> bool:
+    """Whole numbers that change with most steps count something; labels last."""
+    if not answer.dtype.is_integer() or answer.n_unique() <= 10:
+        return False
+    same_unit = np.diff(steps.unit) == 0
+    changed = (answer.diff().fill_null(0) != 0).to_numpy()[1:]
+    return bool(same_unit.any()) and float(changed[same_unit].mean()) > 0.5
 
 
 def _counter(data: Dataset, keys: list[pl.Series], notes: list[Text]) -> str | None:
