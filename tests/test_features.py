@@ -1,9 +1,7 @@
 """Classical contestants on pictures, sounds and sequences: what their features mean, and that they hold the contract of a contestant."""
 
-import io
 import json
 import math
-import wave as wav
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,13 @@ from assay.data.dataset import Column, Dataset, Schema
 from assay.data.features import image, sequence, sound
 from assay.data.features.kernels import KERNELS, Kernels
 from assay.data.features.patches import Patches
+from assay.data.made_media import beside
 from assay.families.base import Budget, TooSlow
 from assay.families.image_features import CANDIDATE as IMAGES
 from assay.families.rocket import CANDIDATE as ROCKET
 from assay.families.sequence_features import CANDIDATE as SEQUENCES
 from assay.families.sound_features import CANDIDATE as SOUNDS
+from assay.neural.feature_head import parts_of
 from assay.neural.head import Aim
 from assay.neural.plane import Plane, learned
 from assay.neural.solver import softmax
@@ -33,52 +33,14 @@ SUFFIXES = {".json", ".safetensors", ".txt"}
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-# ---- made data: what is asked can be told from the cell, and only from the cell
-
-
-def _sequence(rng: np.random.Generator, label: int) -> bytes:
-    """Two channels of 30 to 60 steps: a wave whose pace is the label's, and noise; some values missing."""
-    clock = np.arange(rng.integers(30, 60))
-    values = np.column_stack([np.sin(clock * (0.3 + 0.35 * label) + rng.uniform(0, 6)), rng.normal(size=len(clock))]) + rng.normal(0, 0.1, (len(clock), 2))
-    values[rng.random(values.shape) < 0.03] = np.nan
-    return media.packed(values.astype(np.float32))
-
-
-def _sound(rng: np.random.Generator, label: int) -> bytes:
-    """A tone of 8 kHz, 0.2 to 0.5 s, higher for higher labels."""
-    clock = np.arange(rng.integers(1600, 4000)) / 8000
-    values = 0.3 * np.sin(2 * np.pi * (300 * 2**label * rng.uniform(0.9, 1.1)) * clock) + rng.normal(0, 0.02, len(clock))
-    held = io.BytesIO()
-    with wav.open(held, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(8000)
-        out.writeframes((values * 32767).astype("<i2").tobytes())
-    return held.getvalue()
-
-
-def _picture(rng: np.random.Generator, label: int) -> bytes:
-    """40 x 30 pixels, stripes that run across, down or slanted."""
-    from PIL import Image
-
-    y, x = np.mgrid[:30, :40]
-    along = [x, y, x + y][label]
-    values = 128 + 60 * np.sin(along * 0.9 + rng.uniform(0, 6)) + rng.normal(0, 15, (30, 40))
-    held = io.BytesIO()
-    Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(held, format="PNG")
-    return held.getvalue()
-
-
 def _made(kind: str, rows: int, *, amounts: bool = False, seed: int = 0) -> Dataset:
+    """A table whose answer can be told from the cell of this kind, and only from it."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 3, rows)
-    cell = {"sequence": _sequence, "audio": _sound, "image": _picture}[kind]
     answer = pl.Series(label * 10.0 + rng.normal(0, 1, rows)) if amounts else pl.Series([["calm", "odd", "worn"][c] for c in label])
-    frame = pl.DataFrame({"what": pl.Series([cell(rng, int(c)) for c in label], dtype=pl.Binary), "size": rng.normal(size=rows),
-                          "shop": rng.choice(["north", "south"], rows), "answer": answer})
-    channels = ("pace", "noise") if kind == "sequence" else None
-    return Dataset(frame, Schema((Column("what", kind, channels=channels), Column("size", "number"), Column("shop", "category"),
-                                  Column("answer", "number" if amounts else "category")), target="answer"))
+    frame = pl.DataFrame({"size": rng.normal(size=rows), "shop": rng.choice(["north", "south"], rows), "answer": answer})
+    schema = Schema((Column("size", "number"), Column("shop", "category"), Column("answer", "number" if amounts else "category")), target="answer")
+    return beside(Dataset(frame, schema), kind, label, name="what", seed=seed)
 
 
 CARDS = {"rocket": (ROCKET, "sequence"), "rocket on sounds": (ROCKET, "audio"), "sequence_features": (SEQUENCES, "sequence"),
@@ -206,6 +168,39 @@ def test_the_second_fit_of_a_trial_reads_no_row_again():
     assert before < set(kept)
     assert len(kept) == 60
     assert next(iter(kept.values())) is first
+
+
+def test_memory_that_is_small_takes_patches_away_before_rows():
+    data = _made("image", 60)
+    task = Classify.of(data)
+    model = _fitted("image_features", task, data, memory_mb=60 * 3300 * 4 / 0.12 / 1e6)
+    assert model.facts["read_as"]["columns"]["what"]["atoms"] == 0
+    assert "rows_used" not in model.facts
+
+
+@settings(max_examples=20)
+@given(st.integers(8, 60), st.integers(3, 9), st.integers(0, 1000))
+def test_groups_stay_whole_and_every_row_judges_once_where_rows_are_few(rows, groups, seed):
+    rng = np.random.default_rng(seed)
+    frame = pl.DataFrame({"x": rng.normal(size=rows), "g": [f"g{i % groups}" for i in rng.permutation(rows)]})
+    for group in (None, "g"):
+        parts = parts_of(Dataset(frame, Schema((Column("x", "number"), Column("g", "category")), group=group)), None, seed)
+        assert sorted(np.concatenate([held for _, held in parts]).tolist()) == list(range(rows))
+        for rest, held in parts:
+            assert not set(rest) & set(held)
+            if group:
+                assert not set(frame["g"][rest]) & set(frame["g"][held])
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "sequence"])
+def test_made_cells_are_cells_that_can_be_read(kind):
+    data = _made(kind, 5)
+    cell = data.frame["what"][0]
+    if kind == "sequence":
+        assert media.steps(cell, 2).shape[1] == 2
+        return
+    assert media.kind_of(cell[:32]) == kind
+    assert media.pixels(cell, 32, grey=True).std() > 20 if kind == "image" else len(media.wave(cell, 8000)) >= 1600
 
 
 # ---- MiniRocket

@@ -65,6 +65,14 @@ class ImageFeatures(Described, Model):
                 changed = True
         return changed
 
+    def narrower(self) -> bool:
+        changed = False
+        for name, own in self.config["columns"].items():
+            if own["atoms"]:
+                own["atoms"], changed = ATOMS[ATOMS.index(own["atoms"]) + 1], True
+                self._learn(name)
+        return changed
+
     def settled(self) -> None:
         self._taught = {}
 

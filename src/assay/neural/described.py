@@ -60,6 +60,10 @@ class Described:
         """Make `read` quicker, by about `times` if that can be; False if it cannot be made any quicker."""
         return False
 
+    def narrower(self) -> bool:
+        """Make `read` say fewer numbers; False if it cannot."""
+        return False
+
     def settled(self) -> None:
         """Forget what only `settle` and `cheaper` needed."""
 
@@ -84,17 +88,20 @@ class Described:
         known = budget.memo.get(key)
         if known is None:
             self.settle(train, seed=seed, budget=budget)
+            pilot = train.take(np.sort(order[:PILOT_ROWS]))
+            while 4 * len(train) * self._read(pilot.frame[:2]).shape[1] > ROWS_SHARE * budget.memory_mb * 1e6 and self.narrower():
+                pass
             if clocked:
-                self._fit_in(train.take(np.sort(order[:PILOT_ROWS])), len(train), budget)
+                self._fit_in(pilot, len(train), budget)
             self.settled()
             budget.memo[key] = (self.config, self.state, kept)
         else:  # an earlier fit of this trial has settled on something from rows of the same kind, and has read most of them
             self.config, self.state, kept = known
-        rows, x = self._read_all(train, order, budget, kept)
+        rows, x, in_time = self._read_all(train, order, budget, kept)
         if len(rows) < min(len(train), max(20, 2 * self.task.width)):
             raise self.too_slow(say("only {done} of {rows} training rows could be read in the time there was", done=len(rows), rows=len(train)))
         if len(rows) < len(train):
-            self.facts |= {"rows_used": len(rows)} | ({"short_of_time": True} if clocked and budget.left() < HEAD_SHARE * budget.seconds else {})
+            self.facts |= {"rows_used": len(rows)} | ({} if in_time else {"short_of_time": True})
         taught = train.take(rows)
         self.table = TableEncoder(self.schema).fit(taught.frame)
         budget.say(f"read {len(rows):,} rows, {x.shape[1]:,} features each; fitting the head")
@@ -106,8 +113,8 @@ class Described:
         return self
 
     def _fit_in(self, pilot: Dataset, rows: int, budget: Any) -> None:
-        """Make reading cheaper until training and test rows fit into their times, as far as it goes; a pilot is timed."""
-        self._read(pilot.frame[:2])  # imports and first touches are no cost of a row
+        """Make reading cheaper until training and test rows fit into their times, as far as it goes. The pilot that is timed has been
+        touched before: imports are no cost of a row."""
         while True:
             begun = time.monotonic()
             self._read(pilot.frame)
@@ -119,8 +126,8 @@ class Described:
             raise self.too_slow(say("{rows} rows to answer at {rows_per_s} rows a second need {needed} s, and there are {there} s", rows=budget.predict_rows,
                                     rows_per_s=round(1 / row_s, 1), needed=round(budget.predict_rows * row_s, 1), there=round(budget.predict_seconds, 1)))
 
-    def _read_all(self, train: Dataset, order: np.ndarray, budget: Any, kept: dict[str, dict[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, their features): rows in `order` until their share of the time and of the memory is used, sorted."""
+    def _read_all(self, train: Dataset, order: np.ndarray, budget: Any, kept: dict[str, dict[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, bool]:
+        """(rows, their features, whether the time was enough): rows in `order` until their share of the time and of the memory is used, sorted."""
         stop = budget.left() * (1 - READ_SHARE) if math.isfinite(budget.seconds) else -math.inf
         first = self._remembered(train.frame[order[:PILOT_ROWS]], kept, math.inf)
         done, slowest = len(first), 0.0
@@ -135,7 +142,7 @@ class Described:
             slowest = max(slowest, time.monotonic() - begun)
             budget.say(f"read {done:,} of {len(order):,} rows")
         back = np.argsort(order[:done])
-        return order[:done][back], whole[back]
+        return order[:done][back], whole[back], done == most
 
     def _remembered(self, frame: pl.DataFrame, kept: dict[str, dict[int, np.ndarray]], most_bytes: float) -> np.ndarray:
         sides = []

@@ -119,7 +119,7 @@ class FeatureHead:
         held = np.concatenate([one for _, one in parts[:folds]])
         truths, line = truth[held], line[: len(held)]
         losses = [float(aim.losses(truths, (1 - share) * line + share * tree).mean()) for share in SHARES]
-        self.facts["head_loss"] |= {"trees": losses[-1], "both": min(losses)}
+        self.facts["head_loss"] |= {"line": losses[0], "trees": losses[-1], "both": min(losses)}  # of the same rows
         best_share = int(np.argmin(losses))
         whole = max(1, round(float(np.median(rounds)) * (len(truth) / len(parts[0][0])) ** 0.5))
         needed = spent / max(sum(rounds), 1) * whole * 1.2
