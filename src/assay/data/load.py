@@ -131,7 +131,7 @@ def _file(path: Path, folder: Path, most: float) -> Table:
         (folder / "listed").mkdir()
         return folders.files_in(path, lambda file: _one(file, _fresh(folder / "listed"), most)) or parts.read_folder(path, folder, most, _one)
     if named := excel.sheet_of(path):
-        return excel.read_sheet(*named, 4 * most)
+        return replace(excel.read_sheet(*named, 4 * most), root=named[0].parent)
     return _one(path, folder, most)
 
 
@@ -151,7 +151,7 @@ def _one(path: Path, folder: Path, most: float) -> Table:
     if inner in (".parquet", ".pq"):
         raise ReadError("'{file}' is no parquet file: it does not begin with 'PAR1'. Export it again.", file=short(path))
     if excel.is_workbook(path, head):
-        return excel.read_sheet(path, None, 4 * most)
+        return replace(excel.read_sheet(path, None, 4 * most), root=path.parent)
     if what := looks_like(head):
         raise ReadError("'{file}' is not a table in text form: it looks like {what}. Save the table as CSV (UTF-8) or parquet.", file=short(path), what=what)
     notes: list[Text] = []

@@ -106,9 +106,15 @@ class Parquet:
         return self._with_fixed(names, (pl.concat(out) if out else self._slice(0, 0, own)).get_columns(), len(rows))
 
     def probe(self) -> pl.DataFrame:
+        return self._probed
+
+    @cached_property
+    def _probed(self) -> pl.DataFrame:
         starts = [start for start, _ in self._blocks()]  # a slice decodes the row group it lies in: its beginning is cheapest
         starts = starts[::max(1, len(starts) // _PROBES)]
-        frame = pl.concat([self._slice(start, _PROBED, self._own) for start in starts])
+        types = self._decoded(lambda: self._scan.collect_schema().dtypes())
+        rows = _PROBED // 10 if any(t == pl.Binary or t.is_nested() for t in types) else _PROBED  # 4,000 pictures of a megabyte are too many
+        frame = pl.concat([self._slice(start, rows, self._own) for start in starts])
         return self._with_fixed(self.names, frame.get_columns(), frame.height)
 
     def _with_fixed(self, names: list[str], own: list[pl.Series], n: int) -> pl.DataFrame:
