@@ -201,7 +201,7 @@ def _judged(models: dict[str, Model], folders: dict[str, Path], task: Task, trai
         gap = boot.gain(name, "whole")
         speed = latency(model, task, calibration, test.asked(), seconds=LATENCY_S)
         rows.append(Variant(name, round(size_mb(folders[name]), 4), round(speed["single_row_ms"], 4), float(boot.mean[name]), gap.value, gap.low, gap.high,
-                            name == "whole" or gap.high <= most))
+                            name == "whole" or bool(gap.high <= most)))
     return rows
 
 

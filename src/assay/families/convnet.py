@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
 )
 DEFAULT = 3
 MOST_SIDE = 160
+FEW = 1500  # rows below which smaller batches make more steps of them
 _SEEN = 300  # pictures that are looked at before the size is chosen
 
 
@@ -48,7 +50,7 @@ class Convnet(Model):
         scale = fitting.Scale.learn(truth[rest], labels=labels)
         target = scale.target(truth)
         aim = fitting.aim_of(labels=labels, width=self.task.width, loss=self.task.loss, quantile=getattr(self.task, "quantile", 0.5))
-        recipe = fitting.tuned(RECIPE, self.params)
+        recipe = fitting.tuned(RECIPE if len(rest) >= FEW else replace(RECIPE, batch=32), self.params)
         pictured = train.frame[column]
         some = pictured[np.random.default_rng(seed).permutation(rest)[:_SEEN]].drop_nulls()
         native = _native(some)
@@ -76,7 +78,7 @@ class Convnet(Model):
         self.session = Session(self.onnx, budget.threads)
         mirrored = flip != "none"
         self.about = {"side": side, "grey": grey, "mean": mean.tolist(), "spread": spread.tolist(), "mirrored": mirrored, "scale": vars(scale), "column": column,
-                      "head": [[round(float(w), 6) for w in row] for row in network.head.weight]}
+                      "head": [[round(float(w), 6) for w in row] for row in network.head.weight.detach()]}
         self.facts |= {"architecture": {"side": side, "widths": list(widths), "channels": 1 if grey else 3, "epochs_possible": round(chosen.epochs, 1)
                                         if chosen.tried else None, "tried": chosen.tried}, "augmentation": vars(changes)}
         return self

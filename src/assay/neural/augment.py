@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Changes:
-    """flip: 'none', 'horizontal' or 'both'. shift: share of the side. turn: degrees. colour: of brightness and contrast, 0-1. cutout: side of the
+    """flip: 'none', 'horizontal', 'both' (also upside down) or 'all' (also turned by 90 degrees). shift: share of the side. turn: degrees. colour: of brightness and contrast, 0-1. cutout: side of the
     hole as a share. mixup, cutmix: chance that a batch is mixed (Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899)."""
 
     flip: str = "horizontal"
@@ -32,12 +32,12 @@ def changed(x: Any, changes: Changes, rng: np.random.Generator) -> Any:
     from torch.nn import functional
 
     n, _, height, width = x.shape
-    if changes.flip in ("horizontal", "both"):
+    if changes.flip in ("horizontal", "both", "all"):
         x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.flip(3), x)
-    if changes.flip == "both":
+    if changes.flip in ("both", "all"):
         x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.flip(2), x)
-        if height == width:  # what has no up and down has no left and right either
-            x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.transpose(2, 3), x)
+    if changes.flip == "all" and height == width:
+        x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.transpose(2, 3), x)
     if changes.turn:
         angle = rng.uniform(-1, 1, n) * math.radians(changes.turn)
         size = 1 + rng.uniform(-1, 1, n) * changes.shift

@@ -51,7 +51,7 @@ def is_grey(pixels: np.ndarray) -> bool:
 
 
 def flips_that_keep(pixels: np.ndarray, truth: np.ndarray, *, labels: bool, seed: int) -> str:
-    """'both', 'horizontal' or 'none': the most flips that leave a picture's meaning as it is, asked of nearest neighbours.
+    """'all', 'both', 'horizontal' or 'none': the most flips that leave a picture's meaning as it is, asked of nearest neighbours.
 
     pixels: uint8 (n, h, w, channels). Small pictures are answered by their five neighbours, once among the others and once among
     the others and their mirror images. If the mirror images lead astray (a 2 is no mirrored 5), the loss rises; if by more
@@ -72,7 +72,11 @@ def flips_that_keep(pixels: np.ndarray, truth: np.ndarray, *, labels: bool, seed
     plain = _neighbours(small[:asked], known, y[asked:], y[:asked], labels)
     kept = "none"
     copies = [known, known[:, :, ::-1]]
-    for name, more in (("horizontal", []), ("both", [known[:, ::-1], known[:, ::-1, ::-1]])):
+    turned = known.transpose(0, 2, 1) if known.shape[1] == known.shape[2] else known[:0]
+    for name, more in (("horizontal", []), ("both", [known[:, ::-1], known[:, ::-1, ::-1]]),
+                       ("all", [turned, turned[:, :, ::-1], turned[:, ::-1], turned[:, ::-1, ::-1]])):
+        if more and not len(more[0]):
+            break
         copies = copies + more
         loss = _neighbours(small[:asked], np.concatenate(copies), np.tile(y[asked:], len(copies)), y[:asked], labels)
         gap = loss - plain

@@ -13,8 +13,8 @@ SCALE = 1 / 9  # of the last layer: logits start small (Jordan 2024)
 def network(*, channels: int, widths: tuple[int, ...], outputs: int, flat: bool, dropout: float, halved: int = 1, kernel: int = 3) -> Any:
     """A torch module: (b, channels, h, w) -> (b, outputs), or (b, channels, steps) for `flat`.
 
-    widths: channels of each stage; every stage halves the sides and has one residual block of two convolutions. halved: so many
-    times does the stem halve the sides before that (1 halves by a stride of 2).
+    widths: channels of each stage; every stage but the last halves the sides, and has one residual block of two convolutions. halved:
+    so many times does the stem halve the sides before that, by strides of 2.
     """
     import torch
     from torch import nn
@@ -24,10 +24,10 @@ def network(*, channels: int, widths: tuple[int, ...], outputs: int, flat: bool,
     class Block(nn.Module):
         """Convolution, halving, then two convolutions around which the input goes by."""
 
-        def __init__(self, before: int, width: int) -> None:
+        def __init__(self, before: int, width: int, halves: bool) -> None:
             super().__init__()
             self.first, self.norm = conv(before, width, kernel, padding=kernel // 2, bias=False), norm(width)
-            self.pool = pool(2, ceil_mode=True)
+            self.pool = pool(2, ceil_mode=True) if halves else nn.Identity()
             self.second, self.norm2 = conv(width, width, kernel, padding=kernel // 2, bias=False), norm(width)
             self.third, self.norm3 = conv(width, width, kernel, padding=kernel // 2, bias=False), norm(width)
             self.act = nn.GELU()
@@ -35,7 +35,7 @@ def network(*, channels: int, widths: tuple[int, ...], outputs: int, flat: bool,
             nn.init.zeros_(self.norm3.weight)  # the block starts as nothing: deep ones learn at once
 
         def forward(self, x: Any) -> Any:
-            x = self.act(self.norm(self.pool(self.first(x))))
+            x = self.act(self.pool(self.norm(self.first(x))))  # the norm at once after the convolution, so that it can be folded into it
             return x + self.norm3(self.third(self.act(self.norm2(self.second(x)))))
 
     class Residual(nn.Module):
@@ -45,7 +45,7 @@ def network(*, channels: int, widths: tuple[int, ...], outputs: int, flat: bool,
             for i in range(max(1, halved)):
                 stem += [conv(widths[0] if i else channels, widths[0], kernel, stride=2 if halved else 1, padding=kernel // 2, bias=False), norm(widths[0]), nn.GELU()]
             self.stem = nn.Sequential(*stem)
-            self.blocks = nn.ModuleList(Block(a, b) for a, b in zip((widths[0], *widths[:-1]), widths, strict=True))
+            self.blocks = nn.ModuleList(Block(a, b, i + 1 < len(widths)) for i, (a, b) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)))
             self.drop, self.head = nn.Dropout(dropout), nn.Linear(2 * widths[-1], outputs)
             nn.init.normal_(self.head.weight, std=widths[-1] ** -0.5 * SCALE)
             nn.init.zeros_(self.head.bias)
