@@ -228,6 +228,29 @@ def demo_command(
                                        out=out or api.fresh_folder(shown.name), since_process_start=True), lang, as_json)
 
 
+@app.command(name="compress", help=say("Make a winner smaller and show what that costs on the rows that judged it.\n\nassay compress RUN/winner.assay --int8").to(LANG))
+def compress_command(
+    bundle: Annotated[Path, typer.Argument(help=say("A winner.assay in the folder of its run.").to(LANG))],
+    int8: Annotated[bool, typer.Option("--int8", help=say("Networks in 8-bit whole numbers.").to(LANG))] = False,
+    prune: Annotated[float | None, typer.Option("--prune", min=0.05, max=0.95, help=say("Take this share of a network's channels away, then learn on.").to(LANG))] = None,
+    prune_weights: Annotated[float | None, typer.Option("--prune-weights", min=0.05, max=0.99,
+                                                        help=say("Set this share of a network's weights to zero, then learn on.").to(LANG))] = None,
+    student: Annotated[bool, typer.Option("--student", help=say("Teach a smaller network of the same family by the winner's answers.").to(LANG))] = False,
+    time: Annotated[str | None, typer.Option("--time", "-t", help=say("Most time for each that has to learn (default: one and a half times the winner's).").to(LANG))] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help=say("Write the smallest even if it loses more than the margin.").to(LANG))] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=say("Where to write (default: winner-small.assay beside it).").to(LANG))] = None,
+    as_json: AsJson = False,
+    lang: Lang = LANG,
+) -> None:
+    from assay.case import seconds
+    from assay.compress import compress
+    from assay.report.compressed import print_compressed
+
+    found = compress(bundle, int8=int8, prune=prune, prune_weights=prune_weights, student=student, out=out, seconds=seconds(time) if time else None, anyway=anyway,
+                     observe=lambda note: typer.echo(note.to(lang), err=True))
+    print_compressed(found, lang=lang, as_json=as_json)
+
+
 @app.command(name="doctor", help=say("What can run here, and what to install for more.").to(LANG))
 def doctor_command(lang: Lang = LANG) -> None:
     from assay.report.doctor import lines
