@@ -356,11 +356,11 @@ def test_the_turned_line_is_the_line_in_all_columns(monkeypatch):
     x = rng.normal(size=(60, 200)).astype(np.float32)
     truth = (x[:, 0] + x[:, 1] > 0).astype(np.int64)
     parts = [(np.arange(40), np.arange(40, 60))]
-    turned, _, penalty, _ = learned(x, truth, Aim(2), parts)
+    turned = learned(x, truth, Aim(2), parts)
     monkeypatch.setattr("assay.neural.plane.ROTATED_ROWS", 0)
-    plain, _, other, _ = learned(x, truth, Aim(2), parts)
-    assert penalty == other
-    assert np.allclose(softmax(turned.scores(x)), softmax(plain.scores(x)), atol=0.02)
+    plain = learned(x, truth, Aim(2), parts)
+    assert turned.penalty == plain.penalty
+    assert np.allclose(softmax(turned.plane.scores(x)), softmax(plain.plane.scores(x)), atol=0.02)
 
 
 def test_a_constant_column_and_one_wild_value_do_not_rule_a_line():
@@ -369,7 +369,7 @@ def test_a_constant_column_and_one_wild_value_do_not_rule_a_line():
     x[:, 3] = 4.0
     truth = (x[:, 0] > 0).astype(np.int64)
     x[7, 0] = 1e12
-    plane, *_ = learned(x, truth, Aim(2), [(np.arange(150), np.arange(150, 200))])
+    plane = learned(x, truth, Aim(2), [(np.arange(150), np.arange(150, 200))]).plane
     assert plane.scale[3] == 0
     assert (plane.scores(x).argmax(axis=1) == truth).mean() > 0.9
     odd = x[:1].copy()
@@ -383,13 +383,13 @@ def test_ridge_finds_the_least_squares_line(wide):
     x = rng.normal(size=(80, 100) if wide else (300, 20)).astype(np.float32)
     truth = 3 * x[:, 0] + 5
     half = len(x) // 2
-    plane, *_ = learned(x, truth, Aim(0, "squared"), [(np.arange(half), np.arange(half, len(x)))])
+    plane = learned(x, truth, Aim(0, "squared"), [(np.arange(half), np.arange(half, len(x)))]).plane
     assert np.abs(plane.scores(x)[:, 0] - truth).mean() < 0.15 * truth.std()
 
 
 def test_a_line_comes_back_from_its_arrays():
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    plane, *_ = learned(x, (x[:, 0] > 0).astype(np.int64), Aim(2), [(np.arange(40), np.arange(40, 50))])
+    plane = learned(x, (x[:, 0] > 0).astype(np.int64), Aim(2), [(np.arange(40), np.arange(40, 50))]).plane
     assert np.array_equal(Plane.of(plane.arrays()).scores(x), plane.scores(x))
 
 

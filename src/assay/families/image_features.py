@@ -20,6 +20,7 @@ SIDES = (32, 64, 128)
 LOOKED_AT = 200  # pictures whose size and colours are looked at
 TAUGHT = 1000  # pictures whose patches are learnt
 ATOMS = (200, 100, 0)  # of the dictionary of patches; fewer where time is short
+HURRY_S = 15.0  # a shorter fit learns no patches: to decode 1,000 pictures for them would take too much of it
 COLOURED_SHARE = 0.05  # of the pictures have to show colours
 
 
@@ -31,16 +32,16 @@ class ImageFeatures(Described, Model):
 
     def settle(self, train: Dataset, *, seed: int, budget: Any) -> None:
         self.config, self.state = {"columns": {}}, {}
-        self._seed = seed
+        self._seed, unhurried = seed, budget.seconds > HURRY_S
         taught = np.sort(np.random.default_rng(seed).permutation(len(train))[:TAUGHT])
         self._taught = {name: train.frame[name][taught] for name in self.media_columns}
         for name in self.media_columns:
             some = self._taught[name].drop_nulls()
-            some = some[:: max(1, len(some) // LOOKED_AT)]
+            some = some[:: max(1, len(some) // (LOOKED_AT if unhurried else 30))]
             side = _side(some)
             seen = media_cells.pixels(some, side, grey=False, threads=self.threads, cache=self.cache)
             grey = not len(seen) or np.mean([image.coloured(one[None]) for one in seen]) < COLOURED_SHARE
-            self.config["columns"][name] = {"side": side, "grey": bool(grey), "atoms": ATOMS[0]}
+            self.config["columns"][name] = {"side": side, "grey": bool(grey), "atoms": ATOMS[0] if unhurried else 0}
             self._learn(name)
 
     def _learn(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ FEATURES = 9996  # 84 kernels x 119, as published
 LEAST_FEATURES = 84 * 6
 MOST_NUMBERS = 60_000_000  # rows x features of the training matrix: 240 MB, and the line reads it some 200 times
 TEACHERS = 2000  # sequences that scales and biases are learnt from
+FEATURES_A_SECOND = 500  # of the fit: to draw 10,000 takes 0.3 s, and the line that reads them more
 LOOKED_AT = 200  # sounds whose rate and length are looked at
 CHUNK_SOUNDS = 64
 LEVELS_SHARE = 0.25  # of the line's attention, for levels: the kernels' weights sum to zero and cannot see them
@@ -56,7 +58,8 @@ class Rocket(Described, Model):
             scale = Scale.learn(raw)
             self.state |= {f"{column.name}/centre": scale.centre, f"{column.name}/spread": scale.spread}
             self._teachers[column.name] = [scale.filled(one) for one in raw]
-        self._draw(min(self.most, max(LEAST_FEATURES, MOST_NUMBERS // max(len(train), 1))))
+        soon = FEATURES_A_SECOND * budget.seconds if math.isfinite(budget.seconds) else math.inf
+        self._draw(int(min(self.most, soon, MOST_NUMBERS // max(len(train), 1))))
 
     def _steps(self, name: str, cells: pl.Series) -> list[np.ndarray]:
         own = self.config["columns"][name]

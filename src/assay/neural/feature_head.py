@@ -76,13 +76,14 @@ class FeatureHead:
         beside = np.full(dense.shape[1], 1.0 if importance is None else float(np.sqrt((importance**2).sum() / 10 / max(dense.shape[1], 1))))
         weighed = np.concatenate([np.ones(x.shape[1]) if importance is None else importance, beside])
         use_trees = trees and len(truth) >= LEAST_TREE_ROWS and (not aim.classes or 2 <= len(self.labels.seen) <= MOST_TREE_CLASSES)
-        self.plane, scores, strength, whole = learned(np.concatenate([x, dense], axis=1) if dense.shape[1] else x, truth, aim, parts, importance=weighed, deadline=by(0.4 if use_trees else 0.6),
-                                               steps=min(200, passes or 200), note=note)
+        found = learned(np.concatenate([x, dense], axis=1) if dense.shape[1] else x, truth, aim, parts, importance=weighed,
+                        deadline=by(0.4 if use_trees else 0.6), steps=min(200, passes or 200), note=note)
+        self.plane, parts = found.plane, found.parts
         held = np.concatenate([one for _, one in parts])
-        line = self._finished(softmax(scores) if aim.classes else scores)
+        line = self._finished(softmax(found.scores) if aim.classes else found.scores)
         losses = {"line": float(aim.losses(truth[held], line).mean())}
-        self.facts = {"head": "line", "penalty": float(strength), "features": int(x.shape[1]), "head_loss": losses}
-        if not whole:
+        self.facts = {"head": "line", "penalty": float(found.penalty), "features": int(x.shape[1]), "head_loss": losses}
+        if not found.whole:
             self.facts["short_of_time"] = True
         if use_trees and time.monotonic() < by(0.75):
             self._add_trees(x, codes, truth, parts, line, categories, seed, by, threads, min(MOST_ROUNDS, passes or MOST_ROUNDS))

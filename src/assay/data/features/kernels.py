@@ -61,8 +61,9 @@ class Kernels:
             for kernel in kernels:
                 block = _Block([sequences[teachers[d, kernel]]])
                 said, _ = made._convolved(block, d, group, np.array([kernel]))
-                known = said[0, 0][np.isfinite(said[0, 0])]
-                made.biases[kernel, columns] = np.quantile(known, levels[kernel, columns])
+                known = np.sort(said[0, 0][np.isfinite(said[0, 0])])
+                # a quantile by hand: numpy's takes ten times as long, 1,344 times over
+                made.biases[kernel, columns] = np.interp(levels[kernel, columns] * (len(known) - 1), np.arange(len(known)), known)
         return made
 
     def transform(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
