@@ -44,7 +44,7 @@ from assay.words import Text, say
 
 READ_SHARE = 0.35  # of the time, at most, for reading the pictures once
 TORCH_S = 4.0  # to load torch
-RECIPE = Recipe(rate=5e-4, layer_rate=0.8, decay=0.05, warm=0.15, batch=32, epochs=12, ema=0.98, patience=0.5)
+RECIPE = Recipe(rate=3e-4, layer_rate=0.8, decay=0.05, warm=0.15, batch=32, epochs=12, ema=0.98, smoothing=0.05, patience=0.5)
 
 
 class Vision(Model):

@@ -95,7 +95,7 @@ def _layers(block: Block) -> list[tuple[str, str, tuple[int, ...]]]:
 # ---- torch
 
 
-def network(name: str, arrays: dict[str, np.ndarray], *, side: int, outputs: int, pictures: int = 1, dropout: float = 0.2, first: int = 0) -> Any:
+def network(name: str, arrays: dict[str, np.ndarray], *, side: int, outputs: int, pictures: int = 1, first: int = 0) -> Any:
     """A torch module with these weights: `pictures` times standardised pixels (b, 3, side, side) in, (b, outputs) out; its last layer says zero.
 
     first: blocks before this one are left out, and what goes in is what comes out of them (b, channels, h, w). Norms keep the
@@ -138,7 +138,7 @@ def network(name: str, arrays: dict[str, np.ndarray], *, side: int, outputs: int
                 size = -(-size // block.stride)
             self._blocks = nn.ModuleDict(kept)
             self._conv_head, self._bn1 = nn.Conv2d(blocks[-1].after, _TOP, 1, bias=False), nn.BatchNorm2d(_TOP, eps=_EPSILON)
-            self._dropout, self._fc = nn.Dropout(dropout), nn.Linear(wide * pictures, outputs)
+            self._fc = nn.Linear(wide * pictures, outputs)
 
         def features(self, x: Any) -> Any:
             """(b, features_of(name)) of one picture a row."""
@@ -153,7 +153,7 @@ def network(name: str, arrays: dict[str, np.ndarray], *, side: int, outputs: int
             return torch.cat([nn.functional.hardtanh(self._bn1(self._conv_head(x)), 0.0, 6.0).mean((2, 3)), *middle], dim=1)
 
         def forward(self, *pictures: Any) -> Any:
-            return self._fc(self._dropout(torch.cat([self.features(x) for x in pictures], dim=1)))
+            return self._fc(torch.cat([self.features(x) for x in pictures], dim=1))  # no dropout: a last layer that comes from a probe leans on every feature
 
         def train(self, mode: bool = True) -> Any:
             super().train(mode)
