@@ -183,6 +183,20 @@ def test_a_row_of_unequal_length_ends_where_its_numbers_end():
     assert [None if c is None else len(c) // 4 for c in data.frame["steps"]] == [12, 9, None, 12]
 
 
+def test_cells_that_are_lists_of_steps_are_sequences_already(tmp_path):
+    lists = [[[i + k, -k] for k in range(2 + i % 3)] for i in range(6)]
+    table = pl.DataFrame({"course": lists, "pulse": [[float(v) for v in range(i + 1)] for i in range(6)], "y": list("ababab")})
+    table.write_ndjson(tmp_path / "t.jsonl")
+    for source in (table, tmp_path / "t.jsonl"):
+        data = read(source, target="y", kinds={"pulse": "sequence"}).dataset
+        assert [(c.name, c.kind, c.channels) for c in data.schema.features] == [("course", "sequence", ("c0", "c1")), ("pulse", "sequence", ("pulse",))]
+        assert [steps(c, 2).tolist() for c in data.frame["course"]] == lists
+        assert conform(table, data.schema).frame["pulse"].equals(data.frame["pulse"])
+    assert read(table, target="y").dataset.frame.columns == ["course", "y"]
+    with pytest.raises(InputError, match="list of 2 numbers"):
+        read(table.with_columns(course=pl.Series([[[1, 2]], [[1]], *lists[:4]])), target="y")
+
+
 @pytest.mark.parametrize("given", [[], [[1, 2, 3]], [1, 2], "x", [["a", "b"]], [[1], [1, 2]], 5, b"123"])
 def test_what_is_no_list_of_steps_is_refused_with_the_channels(given):
     schema = told(long([5, 6]))[0].schema

@@ -43,8 +43,9 @@ def with_structure(case: Case, task: Task, data: Dataset) -> tuple[Dataset, Text
 
 
 def _given(case: Case, data: Dataset) -> bool:
-    """Does the split follow what the data themselves call train and test? A group or a time that the user names says something else."""
-    if case.split or case.time_column or (case.group and not case.sequence):
+    """Does the split follow what the data themselves call train and test? A group or a time that the user names says something else, unless they
+    only say what a sequence is."""
+    if case.split or ((case.time_column or case.group) and not case.sequence):
         return case.split == "given"
     name = own_split(data.schema)
     return name is not None and judges(data.frame[name]) is not None
@@ -107,7 +108,6 @@ def splits_of(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]
     kind = case.split or ("given" if _given(case, data) else "group" if data.schema.group else "time" if data.schema.time else "order" if data.schema.ordered else "random")
     if kind not in SPLITS:
         raise InputError("There is no split '{kind}'. There are: {known}.", kind=kind, known=list(SPLITS))
-    n = len(data)
     folds = case.folds or _affordable_folds(data, case.time_s)
     if kind == "given":
         folds = 1

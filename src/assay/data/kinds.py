@@ -9,6 +9,7 @@ import polars as pl
 
 from assay.data.dataset import KINDS, MEDIA, Column, Schema
 from assay.data.folders import kind_in
+from assay.data.given import as_cells
 from assay.data.values import (
     DAY_FIRST,
     EXACT,
@@ -69,6 +70,9 @@ def infer(
             series, column = _target(series, target_as, notes)
         elif series.dtype == pl.Binary and name not in (time, group) and (kind := _media_kind(series, overrides.get(name))):
             column = Column(name, kind)
+        elif name not in (time, group) and (channels := _channels(series, overrides.get(name))):
+            column = Column(name, "sequence", channels=channels)
+            series = as_cells(column, series)
         elif _nested(series.dtype):
             if name in overrides or name in (time, group):
                 raise InputError("Column '{name}' holds {dtype}, which cannot be used. Split it into plain columns.", name=name, dtype=str(series.dtype))
@@ -123,6 +127,17 @@ def _media_kind(series: pl.Series, want: str | None) -> str | None:
     if want in MEDIA and found and want != found:
         raise InputError("Column '{name}' should be of kind {want}, but its cells begin like {found}.", name=series.name, want=want, found=found)
     return found if want is None or want == found else None
+
+
+def _channels(series: pl.Series, want: str | None) -> tuple[str, ...]:
+    """What a step of lists of lists of numbers holds, () where cells are something else. Plain lists of numbers are steps only if the user says so."""
+    step = series.dtype.inner if isinstance(series.dtype, pl.List | pl.Array) else None
+    if step is None or want not in (None, "sequence"):
+        return ()
+    if isinstance(step, pl.List | pl.Array) and step.inner is not None and step.inner.is_numeric():  # type: ignore[union-attr]
+        first = next((cell[0] for cell in series if cell is not None and len(cell)), None)
+        return tuple(f"c{i}" for i in range(len(first))) if first is not None else ()
+    return (series.name,) if want == "sequence" and step.is_numeric() else ()  # type: ignore[union-attr]
 
 
 def _nested(dtype: pl.DataType) -> bool:
