@@ -202,10 +202,11 @@ def show_command(bundle: Annotated[Path, typer.Argument(help=say("A .assay file.
 def report_command(folder: Annotated[Path, typer.Argument(help=say("Folder of a run.").to(LANG))],
                    out: Annotated[Path | None, typer.Option("--out", "-o", help=say("The HTML file (default: report.html in the run's folder).").to(LANG))] = None,
                    summary: Annotated[bool, typer.Option("--summary", help=say("One page for whoever decides (default file: summary.html).").to(LANG))] = False,
+                   no_rows: Annotated[bool, typer.Option("--no-rows", help=say("Show no rows of the data: no pictures, texts or sequences.").to(LANG))] = False,
                    lang: Lang = LANG) -> None:
     from assay.report.html import write
 
-    typer.echo(write(folder, out or folder / ("summary.html" if summary else "report.html"), lang=lang, summary=summary))
+    typer.echo(write(folder, out or folder / ("summary.html" if summary else "report.html"), lang=lang, summary=summary, rows=not no_rows))
 
 
 @app.command(name="demo", help=say("A contest on real data that ships inside packages: reviews, diagnosis, diabetes, digits.\n\nassay demo reviews --lang zh").to(LANG))
@@ -245,9 +246,11 @@ def compress_command(
     from assay.case import seconds
     from assay.compress import compress
     from assay.report.compressed import print_compressed
+    from assay.report.html import write
 
     found = compress(bundle, int8=int8, prune=prune, prune_weights=prune_weights, student=student, out=out, seconds=seconds(time) if time else None, anyway=anyway,
                      observe=lambda note: typer.echo(note.to(lang), err=True))
+    write(bundle.parent, bundle.parent / "report.html", lang=lang)
     print_compressed(found, lang=lang, as_json=as_json)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.contest.folder import Folder, Trial
+from assay.contest.folder import Folder, Trial, write_json
 from assay.contest.measure import latency, size_mb
 from assay.contest.statistics import Bootstrap
 from assay.data.dataset import Dataset
@@ -58,6 +58,9 @@ class Compressed:
     out: Path | None
     test_rows: int
     margin: float
+
+    def json(self) -> dict[str, Any]:
+        return {"rows": [r.json() for r in self.rows], "kept": self.kept, "out": None if self.out is None else self.out.name, "test_rows": self.test_rows, "margin": self.margin}
 
 
 def compress(
@@ -109,13 +112,19 @@ def compress(
         rows = _judged(models, folders, task, train, test, split.clusters, calibration, case.margin, case.seed)
         small = [r for r in rows[1:] if (r.within or anyway) and r.mb < rows[0].mb]
         if not small:
-            return Compressed(rows, None, None, len(test), _margin(case.margin, rows[0].loss))
+            return _told(run, Compressed(rows, None, None, len(test), _margin(case.margin, rows[0].loss)))
         best = min(small, key=lambda r: (r.mb, r.loss))
         target = out or bundle.with_name(f"{bundle.stem}-small.assay")
         bits = best.name.rpartition("int8 ")[2] if "int8" in best.name else None
         base = best.name.split(", int8")[0] if ", int8" in best.name else "whole" if bits else best.name
         _write(target, packed, base, bits, params[best.name], dict(wishes).get(base, {}), data, time_s, Path(place) / "final", best, run)
-    return Compressed(rows, best.name, target, len(test), _margin(case.margin, rows[0].loss))
+    return _told(run, Compressed(rows, best.name, target, len(test), _margin(case.margin, rows[0].loss)))
+
+
+def _told(run: Folder, found: Compressed) -> Compressed:
+    """Write it beside the verdict, for the report."""
+    write_json(run.path / "compressed.json", found.json())
+    return found
 
 
 def quantised(model: Path, into: Path, loaded: Model, train: Dataset, *, how: str, seed: int) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from assay.report import wording
@@ -12,8 +13,7 @@ from assay.words import say
 def print_compressed(found: Any, *, lang: str, as_json: bool = False) -> None:
     """found: a `compress.Compressed`. A table, and one sentence about what was written."""
     if as_json:
-        print(json.dumps({"rows": [r.json() for r in found.rows], "kept": found.kept, "out": None if found.out is None else str(found.out), "test_rows": found.test_rows,
-                          "margin": found.margin}, ensure_ascii=False, indent=1))
+        print(json.dumps(found.json(), ensure_ascii=False, indent=1))
         return
     from rich import box
     from rich.console import Console
@@ -36,3 +36,13 @@ def print_compressed(found: Any, *, lang: str, as_json: bool = False) -> None:
     speed = say("{times:.1f} times faster", times=times) if times >= 1 else say("{times:.1f} times slower", times=1 / times)
     print(say("{name} is written to {out}: {factor:.1f} times smaller, {speed}; its loss differs by {more:+.3g} [{low:+.3g} to {high:+.3g}], and {margin:.2g} may be lost.",
               name=kept.name, out=str(found.out), factor=whole.mb / max(kept.mb, 1e-9), speed=speed, more=kept.more, low=kept.low, high=kept.high, margin=found.margin).to(lang))
+
+
+def compressed(packed: dict[str, Any], say: Callable[..., str]) -> dict[str, Any] | None:
+    """What the page shows of RUN/compressed.json; None where nothing was compressed."""
+    if not packed:
+        return None
+    rows = [{"name": say("before") if i == 0 else r["name"], "mb": f"{r['mb']:.2f}", "ms": wording.duration(r["single_row_ms"] / 1000), "loss": wording.number(r["loss"]),
+             "more": "" if i == 0 else wording.number(r["more"], digits=3, sign=True), "ends": "" if i == 0 else wording.interval(r["low"], r["high"], sign=True),
+             "held": "" if i == 0 else say("yes") if r["within"] else say("no"), "kept": r["name"] == packed["kept"]} for i, r in enumerate(packed["rows"])]
+    return {"rows": rows, "out": packed["out"], "margin": wording.number(packed["margin"], digits=2), "test_rows": f"{packed['test_rows']:,}"}

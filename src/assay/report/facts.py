@@ -80,9 +80,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def read_examples(folder: Path) -> dict[str, Any]:
-    """Rows to look at, as `explain.examples` made them; {} where there are none."""
-    source = folder / "examples.json"
+def read_beside(folder: Path, name: str) -> dict[str, Any]:
+    """A file beside the verdict: examples.json as `explain.examples` made it, compressed.json of `assay compress`; {} where it is not."""
+    source = folder / name
     return json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
 
 

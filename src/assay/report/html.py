@@ -8,8 +8,9 @@ from typing import Any
 
 from assay.errors import InputError
 from assay.report import charts, sections, wording
+from assay.report.compressed import compressed
 from assay.report.examples import examples
-from assay.report.facts import read_examples, read_facts
+from assay.report.facts import read_beside, read_facts
 from assay.words import LANGUAGES, Text
 
 LARGE = ("scratch", "pretrained", "llm", "external")
@@ -17,15 +18,15 @@ MOST_CHIPS = 40  # columns and classes shown at once; the rest unfolds
 _HERE = Path(__file__).parent
 
 
-def write(folder: Path, path: Path, *, lang: str, summary: bool = False) -> Path:
+def write(folder: Path, path: Path, *, lang: str, summary: bool = False, rows: bool = True) -> Path:
     """Draw the report of the run in `folder` into the file `path`; returns `path`.
 
-    lang: en or zh. summary: one page for whoever decides, instead of everything for whoever checks. Raises InputError if the folder holds no verdict or the language is not known.
+    lang: en or zh. rows: show some test rows, which are the user's data. summary: one page for whoever decides, instead of everything for whoever checks. Raises InputError if the folder holds no verdict or the language is not known.
     """
     facts = read_facts(Path(folder))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render(facts | {"examples": read_examples(Path(folder))}, lang=lang, summary=summary)
+    page = render(facts | {name: read_beside(Path(folder), f"{name}.json") for name in ("examples", "compressed") if rows or name != "examples"}, lang=lang, summary=summary)
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
@@ -70,7 +71,7 @@ def view(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> dic
         "absent": _absent(verdict, say, markup), "front": _front([r for r in done if r["cost"].get("single_row_ms") is not None], unit, say, markup) if len(done) > 1 else None,
         "fits": _fits(verdict, pair, say, markup), "confusions": _confusions(verdict, pair, say),
         "findings": sections.findings(verdict, say), "learning": sections.learning(verdict, by_name, unit, say, markup),
-        "examples": examples(verdict.get("examples") or {}, say, markup), "slices": sections.slices(verdict, say), "ablations": sections.ablations(verdict, say),
+        "examples": examples(verdict.get("examples") or {}, say, markup), "compressed": compressed(verdict.get("compressed") or {}, say), "slices": sections.slices(verdict, say), "ablations": sections.ablations(verdict, say),
         "threshold": sections.threshold(verdict, unit, say, markup), "seeds": sections.seeds(done),
         "provenance": sections.provenance(verdict, wording.command(verdict), say), "winner": by_name.get(verdict["winner"]),
         "losses": _losses(done, say, markup), "columns": _columns(verdict, say), "classes": _shared(verdict["classes"] or []),
