@@ -367,13 +367,15 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         "resnet": transformers.ResNetModel(transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_channels=1)),
         "wav2vec2": transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(
             conv_dim=(16, 16), conv_stride=(5, 4), conv_kernel=(10, 8), num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, **small)),
+        "ast": transformers.ASTModel(transformers.ASTConfig(num_mel_bins=16, max_length=64, patch_size=8, frequency_stride=8, time_stride=8, **small)),
     }
     for name, model in made.items():
         model.save_pretrained(root / name)
     tokenizer.save(str(root / "bert" / "tokenizer.json"))
     write = {"vit": {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3},
              "resnet": {"size": {"shortest_edge": 48}, "crop_pct": 0.9, "image_mean": [0.5], "image_std": [0.5]},
-             "wav2vec2": {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 1000, "do_normalize": True}}
+             "wav2vec2": {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 1000, "do_normalize": True},
+             "ast": {"feature_extractor_type": "ASTFeatureExtractor", "sampling_rate": 1000, "num_mel_bins": 16, "max_length": 64}}
     for name, content in write.items():
         (root / name / "preprocessor_config.json").write_text(json.dumps(content))
     return {name: root / name for name in made}
@@ -383,7 +385,7 @@ def tuned(folder: Path, data: Dataset, **params):
     return finetune.CANDIDATE.build(Classify.of(data), data.schema, folder=str(folder), **params).fit(data, seed=0, budget=Budget(ENDLESS, threads=1, passes=3))
 
 
-@pytest.mark.parametrize(("name", "made", "mode"), [("bert", notes, "full"), ("bert", notes, "lora"), ("vit", pictures, "full"), ("resnet", pictures, "top"), ("wav2vec2", tones, "lora")])
+@pytest.mark.parametrize(("name", "made", "mode"), [("bert", notes, "full"), ("bert", notes, "lora"), ("vit", pictures, "full"), ("resnet", pictures, "top"), ("wav2vec2", tones, "lora"), ("ast", tones, "top")])
 def test_any_folder_is_taught_and_served_without_torch(folders, name, made, mode, monkeypatch, tmp_path):
     monkeypatch.setattr(finetune, "clearly_better", lambda *given: True)
     data = made(60)
@@ -532,6 +534,15 @@ def test_inputs_are_read_as_the_package_reads_them(folders, tmp_path):
     with torch.no_grad():
         wanted = plain(torch.from_numpy(np.stack(extractor(list(wave), sampling_rate=1000)["input_values"]))).last_hidden_state.mean(1)
         torch.testing.assert_close(made.features(torch.from_numpy(wave)), wanted, atol=1e-4, rtol=1e-3)
+
+
+def test_log_mel_energies_are_those_of_the_package():
+    from assay.neural.fbank import fbank
+
+    extractor = transformers.ASTFeatureExtractor(max_length=98, num_mel_bins=64, do_normalize=False)
+    wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    np.testing.assert_allclose(fbank(wave[None], 16_000, 64)[0], np.asarray(extractor(wave, sampling_rate=16_000)["input_values"][0]), atol=1e-4)
+    assert fbank(wave[None, :10], 16_000, 64).shape == (1, 1, 64)
 
 
 def test_texts_of_many_lengths_are_answered_in_their_own_order(folders):

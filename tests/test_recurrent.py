@@ -260,7 +260,7 @@ def test_a_short_budget_gives_an_answer_and_one_that_is_over_a_sentence():
 
 def test_texts_are_read_by_a_candidate_of_their_own():
     words = [("good fine nice", "bad awful sad")[i % 2] for i in range(60)]
-    frame = pl.DataFrame({"x": [f"it was {w.split()[i % 3]} today" for i, w in enumerate(words)], "y": ["good" if i % 2 == 0 else "bad" for i in range(60)]})
+    frame = pl.DataFrame({"x": [f"order {i} was {w.split()[i % 3]} today" for i, w in enumerate(words)], "y": ["good" if i % 2 == 0 else "bad" for i in range(60)]})
     data = Dataset(frame, Schema((Column("x", "text"), Column("y", "category")), target="y"))
     assert CANDIDATE.refuses(find("classify").of(data), data.schema) is not None
     model = fitted(data, card=TEXT, passes=15, **SMALL)

@@ -152,7 +152,9 @@ def look_command(
     found = api.look(file, target=target, seconds=seconds(time), kinds=pairs(kind or []), group=group, time_column=time_column, drop=tuple(drop or ()),
                      query=query, drop_missing_target=drop_missing_target, sequence=sequence, window=window or 50, skip_broken=skip_broken,
                      observe=lambda note: typer.echo(note.to(lang), err=as_json))
-    print_findings(found, file=file, target=found.target, lang=lang, as_json=as_json)
+    more = [*(["--group", group, "--sequence"] if group and sequence else ["--sequence"] if sequence else []), *(["--window", str(window)] if window else []),
+            *(["--skip-broken"] if skip_broken else [])]
+    print_findings(found, file=file, target=found.target, lang=lang, more=more, as_json=as_json)
 
 
 @app.command(name="judge", help=say("Judge a finished run again under another worth, margin or rival. Nothing is retrained.\n\n"

@@ -18,7 +18,7 @@ from assay.words import say
 RECIPE = Recipe(optimizer="adamw", rate=1e-3, decay=0.05, schedule="cosine", warm=0.15, batch=64, smoothing=0.1, ema=0.99)
 SIZES = ((64, 2), (96, 3), (128, 4), (192, 6))  # width, blocks
 DEFAULT = 1
-MOST_TOKENS = 64  # of a sequence or a sound, after the convolutions
+MOST_TOKENS = 40  # of a sequence or a sound, after the convolutions
 DROPOUT = {"sequence": 0.1, "audio": 0.1, "image": 0.1, "text": 0.2}
 
 

@@ -43,10 +43,10 @@ def transformer(sizes: dict[str, Any]) -> Any:
         def forward(self, x: Any, hidden: Any, angles: Any) -> Any:
             q, k, v = self.asks(self.norm_1(x)).reshape(x.shape[0], -1, 3, heads, each).permute(2, 0, 3, 1, 4).unbind(0)
             if angles is not None:
-                q, k = turned(q, angles), turned(k, angles)
-            seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hidden, dropout_p=drop if self.training else 0.0)
+                q, k, hidden = turned(q, angles), turned(k, angles), hidden.to(q.dtype)
+            seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hidden)  # no dropout of its own: the kernel that has it is half as fast
             x = x + self.sometimes(self.dropped(self.says(seen.transpose(1, 2).reshape(x.shape[0], -1, width))))
-            return x + self.sometimes(self.dropped(self.narrow(self.dropped(nn.functional.gelu(self.wide(self.norm_2(x)))))))
+            return x + self.sometimes(self.dropped(self.narrow(nn.functional.gelu(self.wide(self.norm_2(x))))))
 
         def dropped(self, x: Any) -> Any:
             return nn.functional.dropout(x, drop, self.training)

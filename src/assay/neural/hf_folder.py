@@ -37,7 +37,9 @@ class Settings:
     mean: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
     rate: int = 0
-    normal: bool = False  # each sound to mean 0 and spread 1
+    normal: bool = False  # each wave to mean 0 and spread 1
+    bins: int = 0  # of the mel scale, where sounds are not read as waves
+    frames: int = 0
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -123,9 +125,13 @@ def _audio(folder: Path, config: dict[str, Any]) -> Settings | Text:
         return say("the folder '{folder}' has no preprocessor_config.json, which says how its model is shown a {kind}; save the processor with it",
                    folder=str(folder), kind=say("sound"))
     extractor = str(found.get("feature_extractor_type", "Wav2Vec2FeatureExtractor"))
+    if extractor == "ASTFeatureExtractor" and {"num_mel_bins", "max_length"} <= config.keys():
+        mean, spread = (float(found.get("mean", -4.2677393)), 2 * float(found.get("std", 4.5689974))) if found.get("do_normalize", True) else (0.0, 1.0)
+        return Settings("audio", folder.name, rate=int(found.get("sampling_rate", 16_000)), bins=int(config["num_mel_bins"]), frames=int(config["max_length"]),
+                        mean=(mean,), spread=(spread,))
     if extractor not in _WAVES or "conv_dim" not in config:
-        return say("the model in '{folder}' hears through {extractor}, which assay does not compute; it teaches models of raw waves, such as wav2vec 2.0, HuBERT, WavLM",
-                   folder=str(folder), extractor=extractor)
+        return say("the model in '{folder}' hears through {extractor}, which assay does not compute; it teaches audio spectrogram transformers (AST) and models of "
+                   "raw waves, such as wav2vec 2.0, HuBERT, WavLM", folder=str(folder), extractor=extractor)
     return Settings("audio", folder.name, rate=int(found.get("sampling_rate", 16_000)), normal=bool(found.get("do_normalize", True)))
 
 
@@ -135,7 +141,8 @@ def _audio(folder: Path, config: dict[str, Any]) -> Settings | Text:
 def network(folder: Path, settings: Settings, *, columns: int, outputs: int) -> Any:
     """A torch module: the folder's model, what it says of a row as one vector, and a last layer that says zero.
 
-    Inputs, for each column in turn: ids and mask int64 (b, t); or pixels float32 (b, side, side, 1 or 3), 0-255; or a wave float32 (b, samples).
+    Inputs, for each column in turn: ids and mask int64 (b, t); or pixels float32 (b, side, side, 1 or 3), 0-255; or a wave float32 (b, samples),
+    or its log-mel energies (b, frames, bins).
     `features(*inputs)`: (b, columns x size). Raises InputError.
     """
     import torch
@@ -160,6 +167,9 @@ def network(folder: Path, settings: Settings, *, columns: int, outputs: int) -> 
                 last = self.body(pixel_values=((given[0] - self.mean) / self.spread).permute(0, 3, 1, 2)).last_hidden_state
                 return last.mean((2, 3)) if last.ndim == 4 else torch.cat([last[:, 0], last[:, 1:].mean(1)], dim=1) if tokens else last.mean(1)
             wave = given[0]
+            if settings.bins:
+                last = self.body(input_values=(wave - self.mean) / self.spread).last_hidden_state
+                return torch.cat([last[:, :2].mean(1), last[:, 2:].mean(1)], dim=1)  # its first two tokens speak for the sound
             if settings.normal:
                 wave = (wave - wave.mean(1, keepdim=True)) / (wave.var(1, keepdim=True, correction=0) + 1e-7).sqrt()
             return self.body(input_values=wave).last_hidden_state.mean(1)
@@ -178,7 +188,7 @@ def network(folder: Path, settings: Settings, *, columns: int, outputs: int) -> 
 
     made: Any = Tuned().eval()
     example = {"text": (np.zeros((1, 4), np.int64), np.ones((1, 4), np.int64)), "image": (np.zeros((1, settings.side, settings.side, 1 if settings.grey else 3), np.float32),),
-               "audio": (np.zeros((1, settings.rate or 1), np.float32),)}[settings.kind]
+               "audio": (np.zeros((1, settings.frames, settings.bins) if settings.bins else (1, settings.rate or 1), np.float32),)}[settings.kind]
     try:
         with torch.no_grad():
             wide = made.vector(*map(torch.from_numpy, example)).shape[1]

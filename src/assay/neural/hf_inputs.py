@@ -15,6 +15,7 @@ from assay.data.media import Broken
 from assay.neural.augment import Changes, changed
 from assay.neural.cells import pixels, waves
 from assay.neural.export import Session
+from assay.neural.fbank import fbank
 from assay.neural.hf_folder import Settings
 from assay.neural.rows import Rows
 
@@ -45,7 +46,8 @@ class Inputs:
                         seconds.append(len(media.wave(cell, self.settings.rate)) / self.settings.rate)
                     except Broken:  # it is named where it is decoded
                         continue
-            self.length = int(self.settings.rate * min(MOST_S, max(LEAST_S, float(np.quantile(seconds or [1.0], 0.98)))))
+            most = self.settings.frames * 0.01 if self.settings.frames else MOST_S
+            self.length = int(self.settings.rate * min(most, max(LEAST_S, float(np.quantile(seconds or [1.0], 0.98)))))
         return self
 
     @property
@@ -66,7 +68,16 @@ class Inputs:
         if self.settings.kind == "image":
             return Read([pixels(frame[name], self.settings.side, grey=self.settings.grey, threads=threads, cache=cache) for name in self.columns], self.settings)
         seconds = self.length / self.settings.rate
-        return Read([waves(frame[name], self.settings.rate, seconds, threads=threads, cache=cache) for name in self.columns], self.settings)
+        heard = [waves(frame[name], self.settings.rate, seconds, threads=threads, cache=cache) for name in self.columns]
+        return Read([self._mel(wave) for wave in heard] if self.settings.bins else heard, self.settings)
+
+    def _mel(self, heard: np.ndarray) -> np.ndarray:
+        """Log-mel energies (n, frames, bins); nothing is 0, as in the package."""
+        out = np.zeros((len(heard), self.settings.frames, self.settings.bins), dtype=np.float32)
+        for first in range(0, len(heard), 64):
+            part = fbank(heard[first : first + 64], self.settings.rate, self.settings.bins)[:, : self.settings.frames]
+            out[first : first + len(part), : part.shape[1]] = part
+        return out
 
     def _tokens(self, cells: pl.Series) -> list[np.ndarray]:
         if self._opened is None:
@@ -144,6 +155,16 @@ class Taught(Rows):
         if rng is not None and self.read.settings.kind == "image":
             tensors = [changed(t.permute(0, 3, 1, 2), Changes(flip=self.flip, shift=0.08), rng).permute(0, 2, 3, 1).contiguous() for t in tensors]
         if rng is not None and self.read.settings.kind == "audio":
-            tensors = [torch.stack([t.roll(int(move)) * float(gain) for t, move, gain in zip(
-                wave, rng.integers(-wave.shape[1] // 10, wave.shape[1] // 10 + 1, len(rows)), rng.uniform(0.7, 1.3, len(rows)), strict=True)]) for wave in tensors]
+            tensors = [self._moved(t, rng) for t in tensors]
         return tuple(tensors)
+
+    def _moved(self, sounds: Any, rng: np.random.Generator) -> Any:
+        """Each sound up to a tenth earlier or later, and a little softer or louder."""
+        import torch
+
+        most = sounds.shape[1] // 10
+        moves, gains = rng.integers(-most, most + 1, len(sounds)), rng.uniform(0.7, 1.3, len(sounds)).astype(np.float32)
+        moved = torch.stack([sound.roll(int(move), 0) for sound, move in zip(sounds, moves, strict=True)])
+        if self.read.settings.bins:
+            return moved + 2 * torch.from_numpy(np.log(gains))[:, None, None]
+        return moved * torch.from_numpy(gains)[:, None]

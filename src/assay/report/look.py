@@ -15,8 +15,9 @@ _MARKS = {"leak": say("LEAK"), "warning": say("warning"), "note": say("note")}
 _WIDTH = 100
 
 
-def print_findings(found: list[Finding], *, file: str, target: str, lang: str, as_json: bool = False, stream: IO[str] | None = None) -> None:
-    """One block a finding, the most severe first; the last line is the next command."""
+def print_findings(found: list[Finding], *, file: str, target: str, lang: str, more: list[str] | None = None, as_json: bool = False,
+                   stream: IO[str] | None = None) -> None:
+    """One block a finding, the most severe first; the last line is the next command. more: options that the reading of the file needs."""
     out = stream or sys.stdout
     if as_json:
         print(json.dumps([f.json() for f in found], ensure_ascii=False, indent=1), file=out)
@@ -28,7 +29,7 @@ def print_findings(found: list[Finding], *, file: str, target: str, lang: str, a
         _wrapped(f"[{_MARKS[f.level].to(lang)}] {f.text.to(lang)}", out)
         _wrapped(f"→ {f.advice.to(lang)}", out, indent="  ")
     drops = " ".join(f"--drop {shlex.quote(c)}" for f in found if f.level == "leak" for c in f.columns)
-    command = " ".join(filter(None, ("assay run", shlex.quote(file), "--target", shlex.quote(target), drops)))
+    command = " ".join(filter(None, ("assay run", shlex.quote(file), "--target", shlex.quote(target), shlex.join(more or []), drops)))
     print(file=out)
     print(say("Next: {command}", command=command).to(lang), file=out)
 

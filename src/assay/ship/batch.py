@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from assay.data.read import conform, named_by
 from assay.errors import InputError
 from assay.ship.bundle import load
 
@@ -23,7 +24,11 @@ def predict_file(bundle: Path, source: str | Path, out: Path | None, *, query: s
     suffix = out.suffix.lower() if out else ".csv"
     if suffix not in {*_WRITERS, ".tsv"}:
         raise InputError("'{path}' cannot be written: the name has to end in .csv, .tsv, .parquet or .jsonl.", path=str(out))
-    answers = load(bundle).predict(source, query=query)
+    model = load(bundle)
+    asked = conform(source, model.schema, query=query).frame
+    answers = model.predict(asked)
+    names = [n for n in named_by(model.schema) if n not in answers.columns and asked[n].null_count() < len(asked)]
+    answers = pl.concat([asked.select(names), answers], how="horizontal")  # which file, or which unit and step, an answer is about
     if out is None:
         sys.stdout.write(answers.write_csv())
         return answers.height

@@ -75,8 +75,7 @@ class Bundle:
                 value = given[name]
                 clean[name] = value if value is None else read(value)
         except KeyError:
-            conform([given], self._asked)  # type: ignore[attr-defined]  # says which columns are absent
-            raise
+            return self.predict([given])[0]  # says which columns are absent; a sequence may be made of the others
         return self._answer_row(self.task.calibrated(self.model.predict_row(clean), self.calibration))  # type: ignore[attr-defined]
 
     def describe(self) -> dict[str, Any]:
@@ -217,7 +216,8 @@ def _as_given(asked: Any, answers: pl.DataFrame) -> Any:
     module = type(asked).__module__.partition(".")[0]
     if module == "pandas":
         frame = answers.to_pandas()
-        frame.index = asked.index
+        if len(frame) == len(asked):  # a unit of many steps has one answer
+            frame.index = asked.index
         return frame
     if module == "pyarrow":
         return answers.to_arrow()

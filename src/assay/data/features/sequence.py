@@ -9,6 +9,7 @@ import numpy as np
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LAGS = (1, 2, 4, 8, 16)
 BANDS = 8
+EIGHTHS = 8  # of a sequence, whose means are its course
 _FAR = 1e4  # in units of a channel's own spread: a number further away is a fault, and enough to show it
 
 
@@ -80,8 +81,8 @@ def _described(x: np.ndarray) -> np.ndarray:
     parts = _plain(x) + _trend(x) + _rhythm(x)
     parts += _plain(x[:, -max(1, steps // 4) :])  # the end by itself: what failed, failed there
     parts += [x[:, : max(1, steps // 4)].mean(1), x[:, -1], x[:, 0], x[:, -1] - x.mean(1)]
-    third = [part.mean(1) for part in np.array_split(x, 4, axis=1) if part.shape[1]]
-    parts += third + [third[-1]] * (4 - len(third))
+    course = [part.mean(1) for part in np.array_split(x, EIGHTHS, axis=1) if part.shape[1]]
+    parts += course + [course[-1]] * (EIGHTHS - len(course))
     out = np.concatenate(parts, axis=1)
     if 1 < channels <= 12:
         centred = x - x.mean(1, keepdims=True)
