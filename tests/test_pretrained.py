@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.case import Case
+from assay.checks import check_candidate
 from assay.data.dataset import Column, Dataset, Schema
 from assay.errors import InputError
 from assay.families import finetune, vision
@@ -25,6 +26,7 @@ from assay.neural import head as heads
 from assay.neural.base import package_folder
 from assay.neural.export import Session
 from assay.neural.hf_folder import Settings, settings_of
+from assay.neural.hf_inputs import Read
 from assay.neural.pretrained_vision import SIDES, Reader, Views, Way, installed, opened, side_in_time, wanted_side, way_of
 from assay.neural.probe import clearly_better, probe
 from assay.neural.weights import read_weights
@@ -552,3 +554,49 @@ def test_texts_of_many_lengths_are_answered_in_their_own_order(folders):
     for i in (0, 2, 4, 17, 49):
         np.testing.assert_allclose(model.predict_row(data.asked().frame.row(i, named=True)), whole[i : i + 1], atol=1e-5)
     assert isinstance(model.session, Session)
+
+
+def test_a_folder_holds_the_contract_of_a_contestant(folders):
+    check_candidate(finetune.CANDIDATE, params={"folder": str(folders["bert"]), "mode": "lora", "epochs": 1})
+
+
+def test_a_second_fit_of_a_trial_reads_nothing_again(folders, monkeypatch):
+    data, memo, seen = notes(80), {}, []
+    said = Read.said
+    monkeypatch.setattr(Read, "said", lambda self, *given: seen.append(len(self)) or said(self, *given))
+    task = Classify.of(data)
+    for rows in (np.arange(60), np.arange(80)):
+        seen.clear()
+        finetune.CANDIDATE.build(task, data.schema, folder=str(folders["bert"]), mode="probe").fit(
+            data.take(rows), seed=0, budget=Budget(ENDLESS, threads=1, memo=memo))
+    assert sum(seen) <= 20
+
+
+def test_a_fit_that_was_killed_goes_on_and_ends_as_an_unbroken_one(folders, tmp_path, monkeypatch):
+    from assay.neural import loop
+    from assay.neural.run import Run
+
+    data = notes(60)
+    task = Classify.of(data)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(finetune, "clearly_better", lambda *given: True)
+
+    def fitted(checkpoint: Path | None):
+        budget = Budget(ENDLESS, threads=1, passes=3, checkpoint=checkpoint)
+        return finetune.CANDIDATE.build(task, data.schema, folder=str(folders["bert"]), mode="lora", rate=3e-3).fit(data, seed=0, budget=budget)
+
+    step, done = Run.step, []
+
+    def killed(self, *given):
+        done.append(1)
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        return step(self, *given)
+
+    monkeypatch.setattr(Run, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path / "fit")
+    monkeypatch.setattr(Run, "step", step)
+    resumed = fitted(tmp_path / "fit")
+    assert resumed.facts["resumed_at_step"] == 7
+    np.testing.assert_array_equal(resumed.predict(data.asked()), fitted(None).predict(data.asked()))

@@ -55,7 +55,9 @@ class FineTune(Model):
         folder, settings = self._folder()
         columns = [c.name for c in self.schema.of_kind(settings.kind)]
         tokenizer = folder / "tokenizer.json" if settings.kind == "text" else None
-        self.inputs = Inputs(settings, columns, tokenizer).learn(train.frame)
+        length = budget.memo.get(("finetune", "length"), 0)  # the trial's first fit decides, so that its others need not read the rows again
+        self.inputs = Inputs(settings, columns, tokenizer, length) if length else Inputs(settings, columns, tokenizer).learn(train.frame)
+        budget.memo["finetune", "length"] = self.inputs.length
         network = hf_folder.network(folder, settings, columns=len(columns), outputs=self.task.width)
         size = sum(p.numel() for p in network.body.parameters())
         few = self.inputs.read(train.frame.head(6), threads=budget.threads)
