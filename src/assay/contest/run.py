@@ -107,7 +107,7 @@ def _one(arena: Arena, entry: Entry, split: int, waiting: list[Entry], taken: di
         return _refused(arena, replace(blank, reason=say("it needs at least {needed:.1f} s, and its part of the time left was {part:.1f} s",
                                                          needed=max(LEAST_S, card.at_least_s), part=part)))
     limit = min(part * _GRACE + 0.5, clock.left_for_trials()) if len(waiting) > 1 else max(part, clock.left_for_contest())
-    if arena.case.work:
+    if arena.case.work or card.rung == "naive":  # killed, it would take the whole contest with it
         limit = clock.left_for_trials()
     return arena.play(blank, needs=card.needs, part=part, limit=limit, tune=arena.case.tune)
 
