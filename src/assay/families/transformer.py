@@ -19,7 +19,7 @@ RECIPE = Recipe(optimizer="adamw", rate=1e-3, decay=0.05, schedule="cosine", war
 SIZES = ((64, 2), (96, 3), (128, 4), (192, 6))  # width, blocks
 DEFAULT = 1
 MOST_TOKENS = 40  # of a sequence or a sound, after the convolutions
-DROPOUT = {"sequence": 0.1, "audio": 0.1, "image": 0.1, "text": 0.2}
+DROPOUT = {"sequence": 0.1, "audio": 0.1, "image": 0.1, "text": 0.3}
 
 
 class Transformer(Model):

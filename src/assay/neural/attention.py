@@ -82,7 +82,7 @@ def transformer(sizes: dict[str, Any]) -> Any:
             else:
                 x, lengths = self.stem(x, lengths)
                 hidden = ((inside(x, lengths) - 1) * 1e4).transpose(1, 2)[:, None]
-                angles = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)[:, None] * self.speeds
+                angles = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)[:, None] * self.get_buffer("speeds")
             x = nn.functional.dropout(x, drop, self.training)
             for block in self.blocks:
                 x = block(x, hidden, angles)
