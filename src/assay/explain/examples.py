@@ -44,7 +44,8 @@ def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, lo
     if column.kind == "image":
         out["grid"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)]))} for i in some]
         maps, out["method"] = occlusion.heat(model, test.take(chosen).asked(), column.name, codes[chosen])
-        out["explained"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)])), "heat": _uri(_coloured(m))} for i, m in zip(chosen, maps, strict=True)]
+        if any(m.any() for m in maps):  # a winner that reads other columns rests on no part of the picture
+            out["explained"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)])), "heat": _uri(_coloured(m))} for i, m in zip(chosen, maps, strict=True)]
     elif column.kind == "text":
         for i in chosen:
             row = test.take(np.array([i])).asked()
@@ -53,6 +54,9 @@ def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, lo
         for i in chosen[: EXPLAINED // 2 + 1]:
             row = test.take(np.array([i])).asked()
             out["explained"].append(told(int(i)) | {"channels": _channels(model, row, column.name, column.channels or (), int(codes[i]))})
+    moved = [abs(v) for e in out["explained"] for v in [*(w[1] for w in e.get("words", [])), *(a for c in e.get("channels", []) for a in c["adds"])]]
+    if column.kind != "image" and max(moved, default=0.0) < 1e-6:
+        out["explained"] = []
     return out
 
 

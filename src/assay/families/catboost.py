@@ -204,7 +204,7 @@ def _grow(grown: dict[str, Any], part: Any, valid: Any, rounds: Rounds, iteratio
         if "constant or ignored" not in str(error):
             raise
         raise TooSlow(say("no column holds anything to learn from")) from None
-    made.shrink(rounds.best)
+    made.shrink(min(rounds.best, made.tree_count_))  # it leaves out rounds that split nothing any more
     return made
 
 

@@ -28,7 +28,8 @@ def learning(verdict: dict[str, Any], rows: dict[str, dict[str, Any]], unit: str
     if not series:
         return None
     percent = f"{packed['confidence'] * 100:g}"
-    words = {"title": say("Learning curves"), "x": say("rows to learn from (log scale)"), "y": unit, "pays": say("pays from here")}
+    words = {"title": say("Learning curves"), "x": say("rows to learn from (log scale)"), "y": unit,
+             "pays": say("pays up to here") if (packed["crossing"] or {}).get("kind") == "until" else say("pays from here")}
     crossing = packed["crossing"]
     notes = [wording.clean(say(Text.of(text))) for _, c in series for text in (c.get("more_rows") or c.get("reason"), c.get("more_time")) if text]
     return {"svg": markup(charts.learning(series, crossing, words)), "percent": percent, "notes": notes,
