@@ -120,6 +120,15 @@ def test_amounts_are_answered_under_the_loss_that_is_asked_for(name, loss, tmp_p
     assert np.array_equal(card.build(task, data.schema, **params).load(tmp_path).predict(test.asked()), answer)
 
 
+@pytest.mark.parametrize("name", CARDS)
+def test_a_column_without_a_single_cell_says_nothing_and_stops_nothing(name):
+    _, kind = CARDS[name]
+    data = _made(kind, 12)
+    nothing = Dataset(data.frame.with_columns(pl.lit(None, dtype=pl.Binary).alias("what")), data.schema)
+    answer = _fitted(name, Classify.of(data), nothing).predict(data.asked())
+    assert np.isfinite(answer).all()
+
+
 def test_a_table_without_media_is_refused_with_a_sentence():
     for task_name in ("classify", "regress"):
         data = known()[task_name].example()

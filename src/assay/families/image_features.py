@@ -104,7 +104,7 @@ def _side(cells: pl.Series) -> int:
 
 CANDIDATE = Candidate(
     name="image_features", rung="classical", tasks=("classify", "regress"), build=ImageFeatures, reads=("image", "number", "category", "time"),
-    requires=("image",), needs={"PIL": "media"}, share=4.0, licence="MIT, assay's own code", version="1",
+    requires=("image",), needs={"PIL": "media"}, share=4.0, at_least_s=2.0, licence="MIT, assay's own code", version="1",
     source="oriented gradients (Dalal & Triggs 2005; Felzenszwalb et al. 2010), local binary patterns (Ojala et al. 2002), learnt patches "
     "(Coates, Ng & Lee 2011); logistic regression, ridge, LightGBM (Ke et al. 2017)",
 )

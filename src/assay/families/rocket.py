@@ -23,7 +23,7 @@ LEAST_FEATURES = 84 * 6
 MOST_NUMBERS = 60_000_000  # rows x features of the training matrix: 240 MB, and the line reads it some 200 times
 TEACHERS = 2000  # sequences that scales and biases are learnt from
 FEATURES_A_SECOND = 500  # of the fit: to draw 10,000 takes 0.3 s, and the line that reads them more
-LOOKED_AT = 200  # sounds whose rate and length are looked at
+LOOKED_AT = 60  # sounds whose rate and length are looked at
 CHUNK_SOUNDS = 64
 LEVELS_SHARE = 0.25  # of the line's attention, for levels: the kernels' weights sum to zero and cannot see them
 SPACE: dict[str, Any] = {"features": (2016, 5040, 9996, 19992)}
@@ -108,6 +108,6 @@ class Rocket(Described, Model):
 CANDIDATE = Candidate(
     name="rocket", rung="classical", tasks=("classify", "regress"), build=Rocket, reads=("sequence", "audio", "number", "category", "time"),
     requires=("sequence", "audio"),
-    space=SPACE, share=4.0, licence="MIT, assay's own code", version="1",
+    space=SPACE, share=4.0, at_least_s=2.0, licence="MIT, assay's own code", version="1",
     source="MiniRocket (Dempster, Schmidt & Webb 2021, arXiv:2012.08791); logistic regression (Cox 1966), ridge (Hoerl & Kennard 1970)",
 )

@@ -40,6 +40,6 @@ class SequenceFeatures(Described, Model):
 
 CANDIDATE = Candidate(
     name="sequence_features", rung="classical", tasks=("classify", "regress"), build=SequenceFeatures, reads=("sequence", "number", "category", "time"),
-    requires=("sequence",), share=3.0, licence="MIT, assay's own code", version="1",
+    requires=("sequence",), share=3.0, at_least_s=2.0, licence="MIT, assay's own code", version="1",
     source="statistics of level, trend and rhythm; LightGBM (Ke et al. 2017), logistic regression (Cox 1966), ridge (Hoerl & Kennard 1970)",
 )

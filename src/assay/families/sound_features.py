@@ -11,7 +11,7 @@ from assay.families.base import Budget, Candidate, Model, TooSlow
 from assay.neural import cells as media_cells
 from assay.neural.described import Described
 
-LOOKED_AT = 200
+LOOKED_AT = 60
 
 
 class SoundFeatures(Described, Model):
@@ -45,6 +45,6 @@ class SoundFeatures(Described, Model):
 
 CANDIDATE = Candidate(
     name="sound_features", rung="classical", tasks=("classify", "regress"), build=SoundFeatures, reads=("audio", "number", "category", "time"),
-    requires=("audio",), share=4.0, licence="MIT, assay's own code", version="1",
+    requires=("audio",), share=4.0, at_least_s=2.0, licence="MIT, assay's own code", version="1",
     source="mel-frequency cepstra (Davis & Mermelstein 1980), spectral statistics; logistic regression, ridge, LightGBM (Ke et al. 2017)",
 )
