@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from assay.data.dataset import KINDS, Dataset
+from assay.data.dataset import KINDS, MEDIA, Dataset
+from assay.data.made_media import beside
 from assay.errors import AssayError
 from assay.families.base import RUNGS, Budget, Candidate, Model, TooSlow
 from assay.tasks import known
 from assay.tasks.base import Task
 
+PASSES = 3
 DATA_SUFFIXES = {".json", ".safetensors", ".onnx", ".onnx_data", ".txt", ".parquet", ".gguf", ".model"}
 
 
@@ -35,15 +37,20 @@ def check_candidate(candidate: Candidate, *, params: dict[str, Any] | None = Non
         _hold(task_name in tasks, "{name}: there is no task '{task}'.", name=candidate.name, task=task_name)
         data = tasks[task_name].example()
         task = tasks[task_name].of(data)
-        _behaves(candidate, task, data, params or {}, seconds)
+        wanted = next((kind for kind in candidate.requires if kind in MEDIA), None)
+        if wanted is None:
+            _behaves(candidate, task, data, params or {}, {"seconds": seconds})
+        else:  # a network's size follows from the clock; without one, the same seed has to give the same network
+            codes = task.truth(data) if task.width > 1 else task.strata(data) // 4  # type: ignore[operator]
+            _behaves(candidate, task, beside(data, wanted, np.asarray(codes).astype(int)), params or {}, {"seconds": float("inf"), "passes": PASSES})
 
 
-def _behaves(candidate: Candidate, task: Task, data: Dataset, params: dict[str, Any], seconds: float) -> None:
+def _behaves(candidate: Candidate, task: Task, data: Dataset, params: dict[str, Any], limits: dict[str, Any]) -> None:
     name = candidate.name
     train, test = data.take(np.arange(100)), data.take(np.arange(100, len(data)))
 
     def fitted(rows: Dataset) -> Model:
-        return candidate.build(task, data.schema, **params).fit(rows, seed=1, budget=Budget(seconds=seconds, predict_rows=len(test)))
+        return candidate.build(task, data.schema, **params).fit(rows, seed=1, budget=Budget(predict_rows=len(test), **limits))
 
     model = fitted(train)
     answer = model.predict(test.asked())
@@ -69,7 +76,7 @@ def _behaves(candidate: Candidate, task: Task, data: Dataset, params: dict[str, 
         narrow = data.blind(others)
         if not params and kind in candidate.reads and narrow.schema.features and candidate.refuses(task, narrow.schema) is None:
             try:
-                own = candidate.build(task, narrow.schema, **params).fit(train.blind(others), seed=1, budget=Budget(seconds=min(seconds, 20.0), predict_rows=len(test)))
+                own = candidate.build(task, narrow.schema, **params).fit(train.blind(others), seed=1, budget=Budget(predict_rows=len(test), **limits | {"seconds": min(limits["seconds"], 20.0)}))
             except (TooSlow, AssayError):  # it may refuse, with a sentence
                 continue
             _shape(name, task, own.predict(test.blind(others).asked()), len(test))

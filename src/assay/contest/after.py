@@ -12,7 +12,7 @@ from assay.contest.evidence import MADE, gather
 from assay.contest.folder import Trial
 from assay.contest.judge import LARGE
 from assay.contest.judge import judge as judge_folder
-from assay.data.dataset import Dataset
+from assay.data.dataset import MEDIA, Dataset
 from assay.data.split import Split
 from assay.errors import BudgetError
 from assay.families.base import Candidate
@@ -77,8 +77,9 @@ def student(arena: Arena, finished: list[Trial], folds: int) -> None:
     if card is None or len(names) < 2 or "student" in arena.case.without or (arena.case.candidates and "student" not in arena.case.candidates):
         return
     large, small = names
-    if _valid(finished, large) >= _valid(finished, small):
-        return
+    teaches = _card(next(t for t in finished if t.candidate == large))
+    if _valid(finished, large) >= _valid(finished, small) or set(teaches.reads) & set(MEDIA) - set(card.reads):
+        return  # what a pupil does not see it cannot be taught
     for split in range(folds):
         teacher = next(t for t in finished if t.candidate == large and t.split == split)
         params = {"teacher": {"name": large, "family": teacher.family or large, "params": teacher.params,

@@ -15,6 +15,7 @@ from assay.registry import discover
 from assay.tasks.base import Task
 from assay.words import Text, say
 
+UNSEEING = 0.25  # of its share goes to a candidate that cannot see the pictures or hear the sounds there are
 LEAST_S = 0.3  # a trial with less than this is not started
 LEAST_FOR_SLOW_S = 15.0
 _GRACE = 1.25  # a trial that plans badly is killed after this many times its part, if others wait for theirs
@@ -25,6 +26,8 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
     found = discover("assay.families", Candidate)
     out = []
     for card in sorted(found.values(), key=lambda c: (RUNGS.index(c.rung), c.share, c.name)):
+        if schema.of_kind("image", "audio") and not set(card.reads) & {"image", "audio"}:
+            card = replace(card, share=card.share * UNSEEING)
         if card.name in MADE:  # made of finished candidates: `after` brings them
             continue
         if card.instances is None:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from assay.case import Case
-from assay.data.dataset import Dataset, Schema
+from assay.data.dataset import MEDIA, Dataset, Schema
 from assay.tasks.base import Task
 from assay.words import Text, say
 
@@ -162,7 +162,7 @@ class Candidate:
 
 def one_row(row: dict[str, Any], schema: Schema) -> Dataset:
     """A one-row dataset from {column: value}; a missing column is null."""
-    types: dict[str, Any] = {"number": pl.Float64, "time": pl.Datetime}
+    types: dict[str, Any] = {"number": pl.Float64, "time": pl.Datetime} | dict.fromkeys(MEDIA, pl.Binary)
     columns = {c.name: pl.Series(c.name, [row.get(c.name)], dtype=types.get(c.kind, pl.String), strict=False)
                for c in schema.columns}
     return Dataset(pl.DataFrame(columns), schema)
