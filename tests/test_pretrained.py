@@ -27,7 +27,19 @@ from assay.neural.base import package_folder
 from assay.neural.export import Session
 from assay.neural.hf_folder import Settings, settings_of
 from assay.neural.hf_inputs import Read
-from assay.neural.pretrained_vision import SIDES, Reader, Views, Way, installed, opened, side_in_time, wanted_side, way_of
+from assay.neural.pretrained_vision import (
+    SIDES,
+    WHOLE_WORK,
+    Reader,
+    Views,
+    Way,
+    installed,
+    opened,
+    side_in_memory,
+    side_in_time,
+    wanted_side,
+    way_of,
+)
 from assay.neural.probe import clearly_better, probe
 from assay.neural.weights import read_weights
 from assay.tasks.classify import Classify
@@ -179,10 +191,11 @@ def test_another_network_is_refused_by_name(tmp_path):
 @given(seconds=st.floats(1, 1e5), pictures=st.integers(20, 100_000), picture_s=st.floats(1e-4, 0.1), memory=st.floats(500, 64_000))
 def test_more_time_never_teaches_less(seconds, pictures, picture_s, memory):
     order = ["probe", "tail", "whole"]
-    same = {"pictures": pictures, "picture_s": picture_s, "columns": 1, "side": 96, "memory_mb": memory, "fast": False}
+    same = {"pictures": pictures, "picture_s": picture_s, "columns": 1, "side": 96, "memory_mb": memory, "fast": False, "epochs": 12}
     less, more = way_of(seconds=seconds, **same), way_of(seconds=2 * seconds, **same)
     assert order.index(less.mode) <= order.index(more.mode)
-    assert way_of(seconds=ENDLESS, **same) == Way("whole")
+    assert way_of(seconds=ENDLESS, **same).mode == ("whole" if 12 * pictures <= WHOLE_WORK else "tail")
+    assert way_of(seconds=1.0, **same | {"fast": True}) == Way("whole")
 
 
 @given(wanted=st.sampled_from(SIDES), picture_s=st.floats(1e-4, 1), pictures=st.integers(1, 10**5), seconds=st.floats(0.1, 1e4), asked=st.integers(0, 10**5))
@@ -194,6 +207,12 @@ def test_a_side_is_never_too_slow_for_the_rows_that_are_asked(wanted, picture_s,
         assert side <= wanted
         assert asked * picture_s * (side / SIDES[0]) ** 2 <= 30.0
         assert side == SIDES[0] or pictures * picture_s * (side / SIDES[0]) ** 2 <= seconds
+
+
+def test_many_pictures_are_held_small():
+    assert side_in_memory(224, pictures=1000, memory_mb=4096) == 224
+    assert side_in_memory(224, pictures=20_000, memory_mb=4096) == 128
+    assert side_in_memory(224, pictures=10**7, memory_mb=4096) == SIDES[0]
 
 
 def test_small_pictures_are_enlarged_and_large_ones_shown_as_large_as_the_network_knows():

@@ -16,6 +16,7 @@ from assay.data.dataset import Dataset, Schema
 from assay.errors import AssayError, InputError
 from assay.families.base import Budget, Candidate, Model, TooSlow
 from assay.neural import head, hf_folder
+from assay.neural.base import digest_of
 from assay.neural.export import Session, exported
 from assay.neural.fitting import Scale, aim_of, parts, teach, tuned
 from assay.neural.frozen import spread
@@ -30,9 +31,10 @@ from assay.words import Text, say
 
 SHARE, JUDGE_SHARE = 0.8, 0.12  # of the fit's time: when teaching ends; of that, for judging
 READ_SHARE = 0.4  # of the time left, for reading the rows once
-LEAST_STEPS, BATCH = 40, 16
+LEAST_STEPS, BATCH, CHUNK = 40, 16, 1024
 FEW_ROWS, LARGE = 400, 60_000_000  # with fewer rows, or more weights, differences of low rank are learnt
-STEP_COST = {"lora": 5.5, "top": 4.0, "full": 6.0}  # of a row, times reading it by ONNX; all-MiniLM-L6-v2 and texts of 25 tokens
+# Of a row, times reading it by ONNX, which reads rows of like length together: all-MiniLM-L6-v2, texts of 24 tokens, one core: 45, 29, 48 ms to 3.6; judged 16 ms
+STEP_COST, JUDGE_COST = {"lora": 12.5, "top": 8.0, "full": 13.0}, 4.3
 RECIPES = {"lora": Recipe(rate=8e-4, layer_rate=1.0, decay=0.0, warm=0.1, batch=BATCH, epochs=6, schedule="linear"),
            "full": Recipe(rate=1e-4, layer_rate=0.85, decay=0.01, warm=0.1, batch=BATCH, epochs=4, schedule="linear")}
 
@@ -85,6 +87,8 @@ class FineTune(Model):
         if isinstance(found, Text):
             raise InputError(found)
         assert folder is not None
+        if "folder" not in self.params and digest_of(folder / "model.safetensors") != hf_folder.PIN:
+            raise InputError("the weights in the package {package} are not those that assay was tested with; install it again", package=hf_folder.PACKAGE.replace("_", "-"))
         return folder, found
 
     def _exported(self, network: Any, few: Read) -> tuple[bytes, Session]:
@@ -123,7 +127,8 @@ class FineTune(Model):
         return row_s
 
     def _affordable(self, n: int, row_s: float, budget: Budget) -> int:
-        """How many rows can be read in time. Raises TooSlow if too few."""
+        """How many rows can be held, and read in time. Raises TooSlow if too few."""
+        n = min(n, max(200, int(0.25 * budget.memory_mb * 1e6 / self.inputs.row_bytes)))
         most = n if not row_s else int(READ_SHARE * budget.left() / row_s)
         if most < min(n, max(20, 2 * self.task.width)):
             raise TooSlow(say("only {done} of {rows} training rows could be read in the time there was ({rows_per_s} rows a second)", done=max(0, most), rows=n,
@@ -162,7 +167,7 @@ class FineTune(Model):
             if row_s:
                 self.facts["short_of_time"] = True
             return
-        judges = held if not row_s else held[:: max(1, -(-len(held) // max(150, int(JUDGE_SHARE * left / (6 * row_s)))))]  # three times, twice the time of ONNX
+        judges = held if not row_s else held[:: max(1, -(-len(held) // max(150, int(JUDGE_SHARE * left / (3 * JUDGE_COST * row_s)))))]  # three times
         put(probed.first, network.last)
         if mode == "lora":
             self.facts["lora_layers"] = add_lora(network.body, seed=seed)
@@ -183,9 +188,11 @@ class FineTune(Model):
             self.facts |= {"mode": mode} | ({"rows_used": used} if used < len(target) else {})
 
     def predict(self, asked: Dataset) -> np.ndarray:
-        if not len(asked):
-            return np.zeros((0, self.task.width))
-        return self.scale.finished(self.line.scores(self.inputs.read(asked.frame, threads=self.threads).said(self.session, self.inputs.names)))
+        out = np.zeros((len(asked), self.task.width))
+        for first in range(0, len(asked), CHUNK):  # so many pictures or sounds are decoded at once
+            read = self.inputs.read(asked.frame[first : first + CHUNK], threads=self.threads)
+            out[first : first + CHUNK] = self.scale.finished(self.line.scores(read.said(self.session, self.inputs.names)))
+        return out
 
     def predict_row(self, row: dict[str, Any]) -> np.ndarray:
         kind = pl.String if self.inputs.settings.kind == "text" else pl.Binary

