@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,8 @@ from assay.neural.stem import strides_for
 from assay.words import say
 
 RECIPE = Recipe(optimizer="adamw", rate=1e-3, decay=0.05, schedule="cosine", warm=0.15, batch=64, smoothing=0.1, ema=0.99)
+# texts are learnt by heart soonest: at the rate of the others, 6,920 sentences were best after two of six passes
+TEXT_RECIPE = replace(RECIPE, rate=5e-4, decay=0.1)
 SIZES = ((64, 2), (96, 3), (128, 4), (192, 6))  # width, blocks
 DEFAULT = 1
 MOST_TOKENS = 40  # of a sequence or a sound, after the convolutions
@@ -36,7 +39,7 @@ class Transformer(Model):
         lesson = step_network.lesson(self.kinds, self.task, train, seed=seed, budget=budget)
         if budget.left() < 0.3 * budget.seconds:
             raise TooSlow(say("reading the rows alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
-        recipe = fitting.tuned(RECIPE, self.params)
+        recipe = fitting.tuned(TEXT_RECIPE if lesson.reader.kind == "text" else RECIPE, self.params)
         self.served, self.facts = step_network.learn(lesson, transformer, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
                                                      strength=self.params.get("augment", 1.0))
         return self

@@ -14,7 +14,7 @@ from assay.neural.vocabulary import HIDDEN, Vocabulary
 
 MOST_PIECES = 256
 HEAD_SHARE = 0.75  # of a text that is too long, the beginning; the rest is its end (Sun et al. 2019, arXiv:1905.05583)
-HIDE = 0.3  # of the pieces at most, where rows teach: word dropout (Gal & Ghahramani 2016, arXiv:1512.05287)
+HIDE = 0.2  # of the pieces at most, where rows teach: word dropout (Gal & Ghahramani 2016, arXiv:1512.05287)
 CHARACTERS = 1.5  # a piece shorter than this on average is in truth a character
 
 
