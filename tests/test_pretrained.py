@@ -619,3 +619,8 @@ def test_a_fit_that_was_killed_goes_on_and_ends_as_an_unbroken_one(folders, tmp_
     resumed = fitted(tmp_path / "fit")
     assert resumed.facts["resumed_at_step"] == 7
     np.testing.assert_array_equal(resumed.predict(data.asked()), fitted(None).predict(data.asked()))
+
+
+@needs_imagenet
+def test_vision_holds_the_contract_of_a_contestant():
+    check_candidate(vision.CANDIDATE, params={"side": 96, "mode": "probe"})

@@ -75,7 +75,7 @@ class FineTune(Model):
         target, aim = self.scale.target(truth), head.Aim.of(self.task)
         probed = probe(features, target, rest, held, aim, seconds=0.1 * budget.seconds, passes=budget.passes)
         self.line = probed.line
-        self.facts = {"base": settings.name if "folder" in self.params else "all-MiniLM-L6-v2", "reads": settings.kind, "mode": "probe", "weights": size, **probed.facts()}
+        self.facts = {"base": settings.name if "folder" in self.params else "all-MiniLM-L6-v2", "reads": settings.kind, "mode": "probe", "parameters": size, **probed.facts()}
         if len(order) < len(train):
             self.facts["rows_used"] = len(order)
         self._teach(network, size, probed, read, features, target, rest, held, few=few, row_s=row_s, seed=seed, budget=budget)
