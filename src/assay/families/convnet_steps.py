@@ -1,0 +1,68 @@
+"""Convolutional networks from scratch for sequences (dilated, over time) and sounds (residual, over a spectrogram)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.data.dataset import Dataset
+from assay.families.base import Budget, Candidate, Model, Range, TooSlow
+from assay.neural import fitting, step_network
+from assay.neural.recipe import Recipe
+from assay.neural.stem import strides_for
+from assay.neural.step_convolution import convolution
+from assay.words import say
+
+RECIPE = Recipe(optimizer="adamw", rate=4e-3, decay=0.02, schedule="one_cycle", batch=64, ema=0.98, smoothing=0.05, patience=1.0)
+STEPS = ((32, 3), (64, 4), (96, 5))  # width, depth; the last block sees 2 ** depth * 4 steps
+PLANES = ((16, 32, 64), (24, 48, 96), (32, 64, 128, 128))
+DEFAULT = 1
+MOST_READ = 256  # steps; the stem shortens longer rows
+
+
+class StepConvnet(Model):
+    """params: any of `Recipe`; width, depth, dropout, augment (0-1)."""
+
+    served: step_network.Served
+
+    def fit(self, train: Dataset, *, seed: int, budget: Budget) -> StepConvnet:
+        lesson = step_network.lesson(("sequence", "audio"), self.task, train, seed=seed, budget=budget)
+        if budget.left() < 0.3 * budget.seconds:
+            raise TooSlow(say("reading the rows alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
+        recipe = fitting.tuned(RECIPE, self.params)
+        self.served, self.facts = step_network.learn(lesson, convolution, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
+                                                     strength=self.params.get("augment", 1.0))
+        return self
+
+    def _options(self, lesson: step_network.Lesson) -> list[dict[str, Any]]:
+        read, planar = lesson.reader.sizes(), lesson.reader.kind == "audio"
+        same = read | {"planar": planar, "dropout": self.params.get("dropout", 0.2), "outputs": lesson.aim.outputs, "strides": strides_for(read["length"], MOST_READ)}
+        if planar:
+            return [same | {"widths": list(widths)} for widths in PLANES]
+        if "width" in self.params or "depth" in self.params:
+            return [same | {"width": self.params.get("width", STEPS[DEFAULT][0]), "depth": self.params.get("depth", STEPS[DEFAULT][1])}]
+        return [same | {"width": width, "depth": depth} for width, depth in STEPS[: 2 if lesson.n < 300 else 3]]
+
+    def predict(self, asked: Dataset) -> np.ndarray:
+        return self.served.answers(asked) if len(asked) else np.zeros((0, self.task.width))
+
+    def predict_row(self, row: dict[str, Any]) -> np.ndarray:
+        return self.served.answer_row(row)
+
+    def dump(self, folder: Path) -> None:
+        self.served.dump(folder, self.facts)
+
+    def load(self, folder: Path) -> StepConvnet:
+        self.served, self.facts = step_network.Served.load(folder)
+        return self
+
+
+CANDIDATE = Candidate(
+    name="convnet_steps", rung="scratch", tasks=("classify", "regress"), build=StepConvnet, reads=("sequence", "audio"), requires=("sequence", "audio"),
+    needs={"torch": "deep", "onnx": "deep"}, share=6.0, at_least_s=4.0, licence="MIT, assay's own code", version="1",
+    space={"rate": Range(1e-3, 2e-2, log=True), "dropout": Range(0.0, 0.5), "decay": Range(1e-3, 0.1, log=True), "smoothing": Range(0.0, 0.2), "augment": Range(0.0, 1.0)},
+    source="temporal convolutional networks (Bai et al. 2018, arXiv:1803.01271), residual networks (He et al. 2016, arXiv:1603.05027), SpecAugment (Park et al. "
+    "2019, arXiv:1904.08779)",
+)
