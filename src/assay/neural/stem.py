@@ -12,7 +12,7 @@ KERNEL = 5
 
 def strides_for(length: int, most: int) -> tuple[int, ...]:
     """Strides of the convolutions that shorten `length` steps to at most `most`; always at least one convolution."""
-    strides = []
+    strides: list[int] = []
     while length > most and len(strides) < 6:
         strides.append(2)
         length = -(-length // 2)
@@ -86,7 +86,7 @@ def pooling(kind: str, width: int, last: bool) -> tuple[Any, int]:
     class Pooling(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.score = nn.Linear(width, 1) if "attention" in parts else None
+            self.score: Any = nn.Linear(width, 1) if "attention" in parts else None
 
         def forward(self, x: Any, lengths: Any, ending: Any) -> Any:
             here = inside(x, lengths)
