@@ -80,7 +80,8 @@ class Convnet(Model):
         self.about = {"side": side, "grey": grey, "mean": mean.tolist(), "spread": spread.tolist(), "mirrored": mirrored, "scale": vars(scale), "column": column,
                       "head": [[round(float(w), 6) for w in row] for row in network.head.weight.detach()]}
         self.facts |= {"architecture": {"side": side, "widths": list(widths), "channels": 1 if grey else 3, "epochs_possible": round(chosen.epochs, 1)
-                                        if chosen.tried else None, "tried": chosen.tried}, "augmentation": vars(changes)}
+                                        if chosen.tried else None, "tried": chosen.tried,
+                                        "reason": sizes.reason(chosen, 1 if "size" in self.params else len(options), len(rest)).json()}, "augmentation": vars(changes)}
         return self
 
     def _chosen(self, options: list[tuple[int, tuple[int, ...]]], some: pl.Series, grey: bool, aim: Any, recipe: Recipe, n: int, room: float,

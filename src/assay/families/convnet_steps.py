@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from assay.data.dataset import Dataset
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
@@ -22,10 +19,8 @@ DEFAULT = 1
 MOST_READ = 256  # steps; the stem shortens longer rows
 
 
-class StepConvnet(Model):
+class StepConvnet(step_network.Serves, Model):
     """params: any of `Recipe`; width, depth, dropout, augment (0-1)."""
-
-    served: step_network.Served
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> StepConvnet:
         lesson = step_network.lesson(("sequence", "audio"), self.task, train, seed=seed, budget=budget)
@@ -44,19 +39,6 @@ class StepConvnet(Model):
         if "width" in self.params or "depth" in self.params:
             return [same | {"width": self.params.get("width", STEPS[DEFAULT][0]), "depth": self.params.get("depth", STEPS[DEFAULT][1])}]
         return [same | {"width": width, "depth": depth} for width, depth in STEPS[: 2 if lesson.n < 300 else 3]]
-
-    def predict(self, asked: Dataset) -> np.ndarray:
-        return self.served.answers(asked) if len(asked) else np.zeros((0, self.task.width))
-
-    def predict_row(self, row: dict[str, Any]) -> np.ndarray:
-        return self.served.answer_row(row)
-
-    def dump(self, folder: Path) -> None:
-        self.served.dump(folder, self.facts)
-
-    def load(self, folder: Path) -> StepConvnet:
-        self.served, self.facts = step_network.Served.load(folder)
-        return self
 
 
 CANDIDATE = Candidate(

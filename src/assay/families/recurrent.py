@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from assay.data.dataset import Dataset
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
@@ -26,12 +23,10 @@ MOST_READ = 50  # steps that a cell goes over; the convolutions before it shorte
 DROPOUT = {"sequence": 0.2, "audio": 0.3, "text": 0.5}
 
 
-class Recurrent(Model):
+class Recurrent(step_network.Serves, Model):
     """params: any of `Recipe`; cell, pooling, dropout, width, depth, both, augment (0-1)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sequence", "audio")
-    served: step_network.Served
-
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> Recurrent:
         import torch  # noqa: F401 - seconds, which the next line counts
 
@@ -54,19 +49,6 @@ class Recurrent(Model):
             return [same | {"width": width, "hidden": width, "depth": depth}]
         most = 2 if lesson.n < 300 else 3 if lesson.n < 3000 else 4
         return [same | {"width": width, "hidden": width, "depth": depth} for width, depth in SIZES[:most]]
-
-    def predict(self, asked: Dataset) -> np.ndarray:
-        return self.served.answers(asked) if len(asked) else np.zeros((0, self.task.width))
-
-    def predict_row(self, row: dict[str, Any]) -> np.ndarray:
-        return self.served.answer_row(row)
-
-    def dump(self, folder: Path) -> None:
-        self.served.dump(folder, self.facts)
-
-    def load(self, folder: Path) -> Recurrent:
-        self.served, self.facts = step_network.Served.load(folder)
-        return self
 
 
 class TextRecurrent(Recurrent):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from assay.data.dataset import Dataset
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
@@ -25,12 +22,10 @@ MOST_TOKENS = 40  # of a sequence or a sound, after the convolutions
 DROPOUT = {"sequence": 0.1, "audio": 0.1, "image": 0.1, "text": 0.3}
 
 
-class Transformer(Model):
+class Transformer(step_network.Serves, Model):
     """params: any of `Recipe`; dropout, path (stochastic depth), width (a multiple of 32), depth, augment (0-1)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sequence", "audio", "image")
-    served: step_network.Served
-
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> Transformer:
         import torch  # noqa: F401 - seconds, which the next line counts
 
@@ -52,19 +47,6 @@ class Transformer(Model):
             return [same | {"width": params.get("width", SIZES[DEFAULT][0]), "depth": params.get("depth", SIZES[DEFAULT][1])}]
         most = 2 if lesson.n < 500 else 3 if lesson.n < 5000 else 4
         return [same | {"width": width, "depth": depth} for width, depth in SIZES[:most]]
-
-    def predict(self, asked: Dataset) -> np.ndarray:
-        return self.served.answers(asked) if len(asked) else np.zeros((0, self.task.width))
-
-    def predict_row(self, row: dict[str, Any]) -> np.ndarray:
-        return self.served.answer_row(row)
-
-    def dump(self, folder: Path) -> None:
-        self.served.dump(folder, self.facts)
-
-    def load(self, folder: Path) -> Transformer:
-        self.served, self.facts = step_network.Served.load(folder)
-        return self
 
 
 class TextTransformer(Transformer):

@@ -13,6 +13,7 @@ import numpy as np
 from assay.neural.recipe import Recipe
 from assay.neural.rows import Aim, Rows
 from assay.neural.run import Plan, Run, State
+from assay.words import Text, say
 
 ENOUGH = 12  # passes over the rows below which a smaller network that sees them more often is the better one
 T = TypeVar("T")
@@ -55,3 +56,17 @@ def choose(
         if possible < 2 * enough or time.monotonic() - begun > 0.1 * seconds:
             break
     return Chosen(index, epochs, tried)
+
+
+def reason(chosen: Chosen, options: int, n: int, *, least: int = ENOUGH, begun: bool = False) -> Text:
+    """Why this size, as a sentence. options: sizes there were. n: rows. least: passes that a size had to have time for. begun: before a break."""
+    if begun:
+        return say("the size that was chosen before the run was interrupted")
+    if options == 1:
+        return say("the size that was asked for")
+    if not chosen.tried:
+        return say("without a clock: the usual size for {rows:,} rows", rows=n)
+    if chosen.index == options - 1:
+        return say("the largest that {rows:,} rows can teach, and there is time to go over them {epochs:.0f} times", rows=n, epochs=chosen.epochs)
+    return say("there is time to go over {rows:,} rows {epochs:.0f} times; a larger one would see them less than {least} times", rows=n, epochs=chosen.epochs,
+               least=least)

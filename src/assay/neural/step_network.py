@@ -24,7 +24,6 @@ from assay.neural.rows import Aim
 from assay.neural.sequence_rows import Signals
 from assay.neural.sound_rows import Sounds
 from assay.neural.text_rows import Texts
-from assay.words import Text, say
 
 READERS: dict[str, type[Reader]] = {"sequence": Signals, "audio": Sounds, "image": Patches, "text": Texts}
 ENOUGH = 20  # passes over the rows that a size must have time for
@@ -145,6 +144,27 @@ class Served:
         return cls(reader, Scale(**packed["scale"]), (folder / "network.onnx").read_bytes()), packed["facts"]
 
 
+class Serves:
+    """What the models of these families have in common once they have learnt: they answer, are dumped and loaded as their `served` is."""
+
+    task: Any
+    served: Served
+    facts: dict[str, Any]
+
+    def predict(self, asked: Dataset) -> np.ndarray:
+        return self.served.answers(asked) if len(asked) else np.zeros((0, self.task.width))
+
+    def predict_row(self, row: dict[str, Any]) -> np.ndarray:
+        return self.served.answer_row(row)
+
+    def dump(self, folder: Path) -> None:
+        self.served.dump(folder, self.facts)
+
+    def load(self, folder: Path) -> Any:
+        self.served, self.facts = Served.load(folder)
+        return self
+
+
 def learn(
     of: Lesson, build: Callable[[dict[str, Any]], Any], options: list[dict[str, Any]], recipe: Recipe, *, default: int, strength: float, seed: int,
     budget: Allowance,
@@ -174,7 +194,7 @@ def learn(
     reader, batch = of.reader, of.reader.batch(of.taught)
     two = batch(np.array([0, of.n - 1]))
     onnx = exported(network, tuple(torch.from_numpy(two[name]) for name in reader.names), reader.names, long=reader.long)
-    facts["architecture"] = {k: v for k, v in own.items() if k not in ("outputs", "reads", *(() if own["reads"] == "steps" else ("strides",)))} | {"reason": _reason(chosen, len(options), of.n, recipe.epochs, bool(begun)).json()}
+    facts["architecture"] = {k: v for k, v in own.items() if k not in ("outputs", "reads", *(() if own["reads"] == "steps" else ("strides",)))} | {"reason": sizes.reason(chosen, len(options), of.n, least=min(ENOUGH, recipe.epochs), begun=bool(begun)).json()}
     facts["input"] = {"kind": reader.kind} | reader.facts()
     if of.left_out:
         facts.setdefault("rows_used", of.n + len(of.held))
@@ -198,16 +218,3 @@ def enough_epochs(recipe: Recipe, n: int, *, text: bool) -> Recipe:
     steps = min(MOST_STEPS, FEWEST_STEPS + A_ROW * n)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(steps * batch / n)))
     return replace(recipe, batch=batch, epochs=epochs)
-
-
-def _reason(chosen: sizes.Chosen, options: int, n: int, wanted: int, begun: bool) -> Text:
-    if begun:
-        return say("the size that was chosen before the run was interrupted")
-    if options == 1:
-        return say("the size that was asked for")
-    if not chosen.tried:
-        return say("without a clock: the usual size for {rows:,} rows", rows=n)
-    if chosen.index == options - 1:
-        return say("the largest that {rows:,} rows can teach, and there is time to go over them {epochs:.0f} times", rows=n, epochs=chosen.epochs)
-    return say("there is time to go over {rows:,} rows {epochs:.0f} times; a larger one would see them less than {least} times", rows=n, epochs=chosen.epochs,
-               least=min(ENOUGH, wanted))

@@ -225,7 +225,9 @@ def _losses(done: list[dict[str, Any]], say: Say, markup: Callable[[str], Any]) 
         if curve:
             name = wording.clean(row["candidate"])
             words = {"title": say("Loss curve: {name}", name=name), "x": say("step"), "y": say("loss")}
-            out.append({"name": name, "mark": markup(charts.mark(row)), "svg": markup(charts.losses(row, curve, words))})
+            why = (row["facts"].get("architecture") or {}).get("reason")
+            out.append({"name": name, "mark": markup(charts.mark(row)), "svg": markup(charts.losses(row, curve, words)),
+                        "why": say("Its size: {reason}.", reason=Text.of(why)) if why else ""})
     return out
 
 
