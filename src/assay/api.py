@@ -231,7 +231,10 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)  # before packing: a kill there loses no verdict
     _ship(folder, case, task, data, gathered[0], verdict, arena if finished else None)
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)
-    _write_examples(folder, task, data, gathered[0], verdict)
+    try:
+        _write_examples(folder, task, data, gathered[0], verdict)
+    except Exception as error:  # the verdict stands; a picture that cannot be drawn must not take its report away
+        arena.observe(say("The rows to look at could not be drawn ({kind}: {message}).", kind=type(error).__name__, message=str(error)[:200]))
     played = Run(folder, verdict)
     played.report(folder.path / "report.html")
     played.report(folder.path / "summary.html", summary=True)
