@@ -50,10 +50,10 @@ class TrialClock:
 
     def _budget(self, seconds: float) -> Budget:
         self.fits += 1
-        folder = Path(self.job["folder"])
+        run = Folder(Path(self.job["folder"])) if "folder" in self.job else None
         return Budget(seconds=seconds, memory_mb=self.job["memory_mb"], threads=self.job["threads"], predict_rows=self.test_rows,
-                      predict_seconds=self.predict_s, passes=self.job["passes"], memo=self.memo, say=self.say, cache=folder / "cache",
-                      checkpoint=Folder(folder).checkpoints(self.job["key"]) / str(self.fits))
+                      predict_seconds=self.predict_s, passes=self.job["passes"], memo=self.memo, say=self.say, cache=run.path / "cache" if run else None,
+                      checkpoint=run.checkpoints(self.job["key"]) / str(self.fits) if run else None)
 
     def say(self, note: str) -> None:
         """What runs now, for the live table: at most five times a second."""
