@@ -148,6 +148,24 @@ def test_a_schedule_ends_with_the_time_it_was_given():
     assert result.curve[-1][3] < 0.2 * max(row[3] for row in result.curve)  # the rate has come down
 
 
+def test_steps_that_become_slow_end_the_schedule_at_once():
+    """A machine that slows down after the first steps: the deadline passes in the middle of a round, and that is the end."""
+    calls = []
+
+    class Slower(Points):
+        def batch(self, rows, rng):
+            calls.append(1)
+            time.sleep(0.001 if len(calls) < 12 else 0.25)
+            return Points.batch(self, rows, rng)
+
+    taught = Slower(3000, 0)
+    begun = time.monotonic()
+    result = loop.train(made(), taught, Points(50, 1), AIM, Recipe(epochs=50, batch=32), seed=0, deadline=begun + 2)
+    assert time.monotonic() - begun < 4
+    assert not result.plan.whole
+    assert result.curve
+
+
 def test_rows_that_do_not_fit_are_left_away_with_each_labels_share():
     result = loop.train(made(), Points(40_000, 0, slow_s=0.03), Points(100, 1), AIM, Recipe(epochs=10, batch=32), seed=0, deadline=time.monotonic() + 3)
     assert result.plan.rows < 40_000

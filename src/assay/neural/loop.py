@@ -68,20 +68,18 @@ def train(
         run.step(taught, some, state.step, plan, rate_at(recipe, state.progress), state)
         state.step += 1
         state.progress = min(1.0, state.progress + (1 - state.progress) / max(1, steps - state.step + 1))
-        ends = state.step % plan.a_round == 0 or state.step == steps
-        if ends:
+        now = time.monotonic()
+        if clocked and state.step - resumed >= TIMED_STEPS and state.step < steps:
+            pace = (now - begun) / (state.step - resumed)
+            if now + (steps - state.step) * pace > deadline:  # slower than timed: a shorter schedule, still a whole one
+                steps, state.cut = min(steps, state.step + max(0, int((deadline - now) / pace))), True
+            steps = run.agreed(steps)
+        if state.step % plan.a_round == 0 or state.step >= steps:
             state.judged(run, held, state.step * plan.batch * recipe.accumulate / epoch_rows)
             note(max(1, round(state.step / plan.a_round)), max(1, math.ceil(steps / plan.a_round)), state.curve[-1][2])
             stop = not math.isfinite(state.curve[-1][2]) or (state.step - state.best_step) > max(4 * plan.a_round, recipe.patience * steps)
             if run.agreed(int(stop)):
                 break
-        now = time.monotonic()
-        if clocked and state.step - resumed >= TIMED_STEPS:  # slower than timed: a shorter schedule, still a whole one
-            pace = (now - begun) / (state.step - resumed)
-            if now + (steps - state.step) * pace > deadline:
-                steps = state.step + max(1, int((deadline - now) / pace)) if now < deadline else state.step + 1
-                state.cut = True
-            steps = run.agreed(steps)
         if checkpoint and now - saved > SAVE_EVERY_S:
             went.write(run, state)
             saved = now
