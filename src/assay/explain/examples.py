@@ -34,10 +34,9 @@ def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, lo
     mistakes = [int(i) for i in np.argsort(-losses)[: EXPLAINED // 2]]
     easy = [int(i) for i in rng.permutation(np.argsort(losses)[: max(EXPLAINED, len(test) // 2)]) if int(i) not in mistakes][: EXPLAINED - len(mistakes)]
     chosen = np.array(mistakes + easy, dtype=int)
-    about = [_about(task, test, prediction, i, numbers) for i in range(len(test))] if len(test) <= 5000 else None
 
     def told(i: int) -> dict[str, Any]:
-        return about[i] if about is not None else _about(task, test, prediction, i, numbers)
+        return _about(task, test, prediction, i, numbers)
 
     out: dict[str, Any] = {"kind": column.kind, "column": column.name, "grid": [], "explained": [], "method": "occlusion"}
     codes = prediction[:, : task.width].argmax(axis=1)

@@ -53,6 +53,19 @@ class Budget:
         """Seconds left of this fit, may be negative."""
         return self.seconds - (time.monotonic() - self.started)
 
+    def after_torch(self, least: float) -> None:
+        """Raises TooSlow if loading torch has left less than this share (0-1) of the seconds."""
+        if self.left() < least * self.seconds:
+            raise TooSlow(say("loading torch alone took {taken} of the {given} seconds", **self._spent()))
+
+    def after_reading(self, least: float) -> None:
+        """Raises TooSlow if reading the rows has left less than this share (0-1) of the seconds."""
+        if self.left() < least * self.seconds:
+            raise TooSlow(say("reading the rows alone took {taken} of the {given} seconds", **self._spent()))
+
+    def _spent(self) -> dict[str, float]:
+        return {"taken": round(self.seconds - self.left(), 1), "given": round(self.seconds, 1)}
+
 
 class TooSlow(Exception):
     """Raised by `fit` when the test rows or the fit itself cannot be done in time. Carries the reason as a Text."""

@@ -14,12 +14,11 @@ import polars as pl
 
 from assay.data import media
 from assay.data.dataset import Dataset
-from assay.families.base import Budget, Candidate, Model, Range, TooSlow
+from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import cells, fitting, pictures, sizes
 from assay.neural.augment import Changes
 from assay.neural.export import Session, exported
 from assay.neural.recipe import Recipe
-from assay.words import say
 
 # 4,000 pictures of CIFAR-10, 8 passes: AdamW 63.6 % in 21 s of one core, SGD 59.3 % in 23 s, Muon 62.7 % in 33 s (dev/LOG.md)
 RECIPE = Recipe(optimizer="adamw", rate=0.006, decay=0.02, schedule="one_cycle", batch=64, epochs=60, smoothing=0.1, ema=0.99, patience=1.0)
@@ -58,8 +57,7 @@ class Convnet(Model):
         first = cells.pixels(some, min(native, 96), grey=False, threads=budget.threads, cache=budget.cache)
         grey = pictures.is_grey(first)
         room = 0.85 * budget.seconds - (time.monotonic() - budget.started)
-        if room <= 0:
-            raise TooSlow(say("loading torch alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
+        budget.after_torch(0.15)
         known = [(min(side, native), widths) for side, widths in SIZES]
         options = [s for i, s in enumerate(known) if s not in known[:i]]
         chosen = self._chosen(options, some, grey, aim, recipe, len(rest), room, budget)
@@ -115,11 +113,13 @@ class Convnet(Model):
             return super().predict_row(row)
         return self._said(media.pixels(cell, self.about["side"], grey=self.about["grey"])[None])
 
-    def _said(self, pixels: np.ndarray) -> np.ndarray:
+    def _standard(self, pixels: np.ndarray) -> np.ndarray:
         mean, spread = (np.asarray(self.about[k], dtype=np.float32) for k in ("mean", "spread"))
+        return pictures.standard(pixels, mean, spread)
 
+    def _said(self, pixels: np.ndarray) -> np.ndarray:
         def batch(rows: np.ndarray) -> dict[str, np.ndarray]:
-            return {"x": pictures.standard(pixels[rows], mean, spread)}
+            return {"x": self._standard(pixels[rows])}
 
         def flipped(rows: np.ndarray) -> dict[str, np.ndarray]:
             return {"x": np.ascontiguousarray(batch(rows)["x"][..., ::-1])}
@@ -133,8 +133,7 @@ class Convnet(Model):
         """Grad-CAM, (n, h, w): what in each picture speaks for the label with this code. The head being linear after pooling, the gradient
         of a label with respect to a map is known without torch: the mean's weight everywhere, the maximum's at its place."""
         pixels = cells.pixels(asked.frame[self.about["column"]], self.about["side"], grey=self.about["grey"])
-        mean, spread = (np.asarray(self.about[k], dtype=np.float32) for k in ("mean", "spread"))
-        maps = self.session.output("maps", x=pictures.standard(pixels, mean, spread))
+        maps = self.session.output("maps", x=self._standard(pixels))
         n, depth, height, width = maps.shape
         head = np.asarray(self.about["head"], dtype=np.float32)[codes if self.task.name != "regress" else np.zeros(n, dtype=int)]
         weight = (head[:, :depth] + head[:, depth:]) / (height * width)
@@ -143,9 +142,8 @@ class Convnet(Model):
     def feeds(self, asked: Dataset) -> Iterator[dict[str, np.ndarray]]:
         """What the network is given for these rows, in batches: to calibrate a network of whole numbers."""
         pixels = cells.pixels(asked.frame[self.about["column"]], self.about["side"], grey=self.about["grey"])
-        mean, spread = (np.asarray(self.about[k], dtype=np.float32) for k in ("mean", "spread"))
         for first in range(0, len(pixels), 32):
-            yield {"x": pictures.standard(pixels[first : first + 32], mean, spread)}
+            yield {"x": self._standard(pixels[first : first + 32])}
 
     def dump(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from assay.data.dataset import Dataset
-from assay.families.base import Budget, Candidate, Model, Range, TooSlow
+from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import fitting, step_network
 from assay.neural.recipe import Recipe
 from assay.neural.stem import strides_for
 from assay.neural.step_convolution import convolution
-from assay.words import say
 
 RECIPE = Recipe(optimizer="adamw", rate=4e-3, decay=0.02, schedule="one_cycle", batch=64, ema=0.98, smoothing=0.05, patience=1.0)
 STEPS = ((32, 3), (64, 4), (96, 5))  # width, depth; the last block sees 2 ** depth * 4 steps
@@ -24,8 +23,7 @@ class StepConvnet(step_network.Serves, Model):
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> StepConvnet:
         lesson = step_network.lesson(("sequence", "audio"), self.task, train, seed=seed, budget=budget)
-        if budget.left() < 0.3 * budget.seconds:
-            raise TooSlow(say("reading the rows alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
+        budget.after_reading(0.3)
         recipe = fitting.tuned(RECIPE, self.params)
         self.served, self.facts = step_network.learn(lesson, convolution, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
                                                      strength=self.params.get("augment", 1.0))

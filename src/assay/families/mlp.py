@@ -13,7 +13,7 @@ import numpy as np
 
 from assay.data.dataset import Dataset
 from assay.data.split import holdout
-from assay.families.base import Budget, Candidate, Model, Range, TooSlow
+from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import forward
 from assay.neural.columns import Columns, Inputs
 from assay.neural.tabular_training import Rows, again_all, spread, train_all
@@ -35,9 +35,7 @@ class Mlp(Model):
         import torch
 
         deadline = budget.started + 0.85 * budget.seconds
-        if time.monotonic() >= deadline:
-            raise TooSlow(say("loading torch alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1),
-                              given=round(budget.seconds, 1)))
+        budget.after_torch(0.15)
         torch.set_num_threads(budget.threads)
         rng = np.random.default_rng(seed)
         truth, strata = self.task.truth(train), self.task.strata(train)

@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from assay.data.dataset import Dataset
-from assay.families.base import Budget, Candidate, Model, Range, TooSlow
+from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import fitting, step_network
 from assay.neural.attention import transformer
 from assay.neural.recipe import Recipe
 from assay.neural.stem import strides_for
-from assay.words import say
 
 RECIPE = Recipe(optimizer="adamw", rate=1e-3, decay=0.05, schedule="cosine", warm=0.15, batch=64, smoothing=0.1, ema=0.99)
 # texts are learnt by heart soonest: at the rate of the others, 6,920 sentences were best after two of six passes
@@ -26,14 +25,13 @@ class Transformer(step_network.Serves, Model):
     """params: any of `Recipe`; dropout, path (stochastic depth), width (a multiple of 32), depth, augment (0-1)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sequence", "audio", "image")
+
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> Transformer:
         import torch  # noqa: F401 - seconds, which the next line counts
 
-        if budget.left() < 0.5 * budget.seconds:
-            raise TooSlow(say("loading torch alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
+        budget.after_torch(0.5)
         lesson = step_network.lesson(self.kinds, self.task, train, seed=seed, budget=budget)
-        if budget.left() < 0.3 * budget.seconds:
-            raise TooSlow(say("reading the rows alone took {taken} of the {given} seconds", taken=round(budget.seconds - budget.left(), 1), given=round(budget.seconds, 1)))
+        budget.after_reading(0.3)
         recipe = fitting.tuned(TEXT_RECIPE if lesson.reader.kind == "text" else RECIPE, self.params)
         self.served, self.facts = step_network.learn(lesson, transformer, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
                                                      strength=self.params.get("augment", 1.0))

@@ -186,18 +186,23 @@ class _Storage:
     numbers: int
 
 
+def _torch_members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, zipfile.ZipInfo], str, bytes]:
+    """(members by name, the prefix of their names, the pickle) of a zip file that torch wrote. Nothing of it is run."""
+    members = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in members if name.endswith("/data.pkl")]
+    if not pickles:
+        raise Unreadable(say("the weights file '{file}' is a zip file, but torch did not write it", file=path.name))
+    root = pickles[0].removesuffix("data.pkl")
+    order = members.get(f"{root}byteorder")
+    if members[pickles[0]].file_size > _MOST_PICKLE or (order and (order.file_size > 9 or archive.read(order) != b"little")):
+        raise _damaged(path)
+    return members, root, archive.read(pickles[0])
+
+
 def _torch_file(path: Path) -> Checkpoint:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            pickles = [name for name in members if name.endswith("/data.pkl")]
-            if not pickles:
-                raise Unreadable(say("the weights file '{file}' is a zip file, but torch did not write it", file=path.name))
-            root = pickles[0].removesuffix("data.pkl")
-            order = members.get(f"{root}byteorder")
-            if members[pickles[0]].file_size > _MOST_PICKLE or (order and (order.file_size > 9 or archive.read(order) != b"little")):
-                raise _damaged(path)
-            raw = archive.read(pickles[0])
+            members, root, raw = _torch_members(archive, path)
     except _BROKEN:
         raise _damaged(path) from None
 

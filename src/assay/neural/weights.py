@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from assay.neural.checkpoint import _BROKEN, _MOST_PICKLE, _SIZES, Unreadable, _damaged, _Storage, _walk, checkpoint_of
+from assay.neural.checkpoint import _BROKEN, _MOST_PICKLE, _SIZES, Unreadable, _damaged, _Storage, _torch_members, _walk, checkpoint_of
 from assay.words import Text, say
 
 _DTYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}
@@ -89,16 +89,9 @@ def _zip(path: Path) -> dict[str, np.ndarray]:
     """Since torch 1.6: a zip with a pickle and one stored member per storage."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            pickles = [name for name in members if name.endswith("/data.pkl")]
-            if not pickles:
-                raise Unreadable(say("the weights file '{file}' is a zip file, but torch did not write it", file=path.name))
-            root = pickles[0].removesuffix("data.pkl")
-            order = members.get(f"{root}byteorder")
-            if members[pickles[0]].file_size > _MOST_PICKLE or (order and (order.file_size > 9 or archive.read(order) != b"little")):
-                raise _damaged(path)
+            members, root, raw = _torch_members(archive, path)
             out, held = {}, ("", b"")
-            for name, part in sorted(_parts(archive.read(pickles[0]), path).items(), key=lambda item: item[1].storage.key):
+            for name, part in sorted(_parts(raw, path).items(), key=lambda item: item[1].storage.key):
                 member = f"{root}data/{part.storage.key}"
                 info = members.get(member)
                 if info is None or info.compress_type != zipfile.ZIP_STORED:  # packed small, it could unpack to any size
