@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -17,7 +18,7 @@ def line() -> str:
     """One line: date, processor, cores, Python and package versions, and how busy the machine was."""
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         processor = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.processor())
-    packages = ", ".join(f"{p} {version(p)}" for p in ("assay", "numpy", "polars", "scikit-learn", "lightgbm", "onnxruntime"))
+    packages = ", ".join(f"{p} {version(p)}" for p in ("numpy", "polars", "scikit-learn", "lightgbm", "onnxruntime", "torch") if find_spec(p.replace("scikit-learn", "sklearn")))
     return (f"{time.strftime('%Y-%m-%d')}, {processor}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start, "
             f"Python {platform.python_version()}, {packages}.")
 

@@ -1,4 +1,4 @@
-"""Pictures, sounds and sequences: the whole contest on open sets, the best of every rung side by side.
+"""Pictures, sounds, sequences and texts: the whole contest on open sets, the best of every rung side by side.
 
     python bench/media.py [--time 120s] [--sets pneumonia digits ...]
 
@@ -33,6 +33,9 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "gunpoint": ("14_ucr_gunpoint", {"target": "label", "sequence": True}),
     "arrowhead": ("14_ucr_arrowhead", {"target": "label", "sequence": True}),
     "basicmotions": ("14_basicmotions", {"target": "label", "sequence": True, "group": "case"}),
+    "banking77": ("04_banking77", {"target": "category"}),
+    "sst2": ("14_sst2", {"target": "label"}),
+    "thucnews_titles_zh": ("04_thucnews_titles_zh", {"target": "label"}),
     "cmapss_fd001": ("01_cmapss_fd001/train.csv", {"target": "rul", "sequence": True, "group": "unit"}),
 }
 LARGE = ("scratch", "pretrained")
@@ -71,7 +74,7 @@ def main() -> None:
             shutil.rmtree(folder / "models", ignore_errors=True)
         rows.append(line(name, json.loads((folder / "verdict.json").read_text(encoding="utf-8"))))
         print(rows[-1], flush=True)
-    publish("media", f"## Pictures, sounds and sequences\n\n`python bench/media.py`: the whole contest, {given.time} each. The best of every rung by test loss, with its accuracy (or RMSE) and the 95 % "
+    publish("media", f"## Pictures, sounds, sequences and texts\n\n`python bench/media.py`: the whole contest, {given.time} each. The best of every rung by test loss, with its accuracy (or RMSE) and the 95 % "
             "interval of its loss. Sub-sets of the published sets, so figures from papers are no yardstick.",
             ["set", "rows that judge", "classical", "from scratch", "pre-trained", "outcome"], rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ from assay.neural.fitting import Scale, aim_of, parts, teach, tuned
 from assay.neural.frozen import spread
 from assay.neural.hf_folder import Settings, settings_of
 from assay.neural.hf_inputs import Inputs, Read, Taught
-from assay.neural.loop import device_of
 from assay.neural.lora import add_lora, merged
 from assay.neural.probe import Probe, clearly_better, probe, put, taken
 from assay.neural.recipe import Recipe
+from assay.neural.run import device_of
 from assay.neural.solver import Linear
 from assay.words import Text, say
 
 SHARE, JUDGE_SHARE = 0.8, 0.12  # of the fit's time: when teaching ends; of that, for judging
 READ_SHARE = 0.4  # of the time left, for reading the rows once
-LEAST_STEPS, BATCH, CHUNK = 40, 16, 1024
+FINAL_SHARE = 0.4  # of the time then left, for the rows that say whether what was learnt is kept
+LEAST_STEPS, BATCH, GPU_BATCH, CHUNK = 40, 16, 64, 1024
 FEW_ROWS, LARGE = 400, 60_000_000  # with fewer rows, or more weights, differences of low rank are learnt
 # Of a row, times reading it by ONNX, which reads rows of like length together: all-MiniLM-L6-v2, texts of 24 tokens, one core: 45, 29, 48 ms to 3.6; judged 16 ms
 STEP_COST, JUDGE_COST = {"lora": 12.5, "top": 8.0, "full": 13.0}, 4.3
@@ -167,13 +169,15 @@ class FineTune(Model):
             if row_s:
                 self.facts["short_of_time"] = True
             return
-        judges = held if not row_s else held[:: max(1, -(-len(held) // max(150, int(JUDGE_SHARE * left / (3 * JUDGE_COST * row_s)))))]  # three times
+        fast = bool(row_s) and device_of(True) != "cpu"
+        judges = held if fast else _thinned(held, row_s, max(150, int(JUDGE_SHARE * left / (3 * JUDGE_COST * row_s))) if row_s else 0)  # three times
         put(probed.first, network.last)
         if mode == "lora":
             self.facts["lora_layers"] = add_lora(network.body, seed=seed)
         else:
             hf_folder.frozen_below(network, 0.5 if mode == "top" else 0.0)
-        recipe = tuned(RECIPES["lora" if mode == "lora" else "full"], self.params)
+        recipe = RECIPES["lora" if mode == "lora" else "full"]
+        recipe = tuned(replace(recipe, batch=GPU_BATCH, rate=2 * recipe.rate) if fast and len(rest) > 50 * GPU_BATCH else recipe, self.params)
         loop_aim = aim_of(labels=self.scale.labels, width=self.task.width, loss=self.task.loss, quantile=getattr(self.task, "quantile", 0.5))
         made, facts = teach(network, Taught(read, rest, target), Taught(read, judges, target), loop_aim, recipe, seed=seed, budget=budget, share=SHARE, at=f".{mode}")
         used = min(facts.pop("rows_used", len(target)), self.facts.get("rows_used", len(target)))
@@ -182,6 +186,7 @@ class FineTune(Model):
             merged(network.body)
         packed, session = self._exported(network.eval(), few)
         line, aim = taken(network.last), head.Aim.of(self.task)
+        judges = _thinned(held, row_s, max(len(judges), int(FINAL_SHARE * budget.left() / row_s)) if row_s else 0)  # what was learnt is kept or not on more rows than chose the round
         scores = line.scores(read.some(judges).said(session, self.inputs.names))
         if clearly_better(scores, probed.first.scores(features[judges]), target[judges], aim):
             self.made, self.session, self.line = packed, session, line
@@ -218,6 +223,11 @@ class FineTune(Model):
         self.session = Session(self.made, self.threads)
         self.line, self.scale, self.facts = Linear(arrays["weights"], arrays["intercept"]), Scale(**packed["scale"]), packed["facts"]
         return self
+
+
+def _thinned(held: np.ndarray, row_s: float, most: int) -> np.ndarray:
+    """Every k-th of the rows, so that at most `most` are left; all of them without a clock."""
+    return held[:: -(-len(held) // most)] if row_s and len(held) else held
 
 
 def _tensors(read: Read, rows: np.ndarray) -> tuple[Any, ...]:

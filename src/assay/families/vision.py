@@ -20,7 +20,6 @@ from assay.neural.augment import Changes
 from assay.neural.base import package_folder
 from assay.neural.fitting import Scale, aim_of, parts, teach, tuned
 from assay.neural.frozen import spread
-from assay.neural.loop import device_of
 from assay.neural.pretrained_vision import (
     PIXELS_SHARE,
     SIDES,
@@ -41,6 +40,7 @@ from assay.neural.pretrained_vision import (
 from assay.neural.probe import Probe, clearly_better, loss_of, probe, put, taken
 from assay.neural.recipe import Recipe
 from assay.neural.rows import Rows
+from assay.neural.run import device_of
 from assay.neural.solver import Linear
 from assay.words import Text, say
 

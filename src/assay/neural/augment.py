@@ -27,32 +27,39 @@ class Changes:
 
 
 def changed(x: Any, changes: Changes, rng: np.random.Generator) -> Any:
-    """x: float (b, channels, h, w), standardised. The same shape."""
+    """x: float (b, channels, h, w), standardised, on any device. The same shape."""
     import torch
     from torch.nn import functional
 
     n, _, height, width = x.shape
+
+    def there(array: np.ndarray) -> Any:
+        return torch.from_numpy(array).to(x.device)
+
+    def half() -> Any:
+        return there(rng.random(n) < 0.5)[:, None, None, None]
+
     if changes.flip in ("horizontal", "both", "all"):
-        x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.flip(3), x)
+        x = torch.where(half(), x.flip(3), x)
     if changes.flip in ("both", "all"):
-        x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.flip(2), x)
+        x = torch.where(half(), x.flip(2), x)
     if changes.flip == "all" and height == width:
-        x = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None], x.transpose(2, 3), x)
+        x = torch.where(half(), x.transpose(2, 3), x)
     if changes.turn:
         angle = rng.uniform(-1, 1, n) * math.radians(changes.turn)
         size = 1 + rng.uniform(-1, 1, n) * changes.shift
         move = rng.uniform(-2, 2, (n, 2)) * changes.shift
         theta = np.stack([np.stack([np.cos(angle) * size, -np.sin(angle) * size, move[:, 0]], 1), np.stack([np.sin(angle) * size, np.cos(angle) * size, move[:, 1]], 1)], 1)
-        grid = functional.affine_grid(torch.from_numpy(theta.astype(np.float32)), list(x.shape), align_corners=False)
+        grid = functional.affine_grid(there(theta.astype(np.float32)), list(x.shape), align_corners=False)
         x = functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     elif changes.shift:
         x = _shifted(x, max(1, round(changes.shift * min(height, width))), rng)
     if changes.colour:
-        gain = torch.from_numpy((1 + rng.uniform(-1, 1, (n, 1, 1, 1)) * changes.colour).astype(np.float32))
-        bias = torch.from_numpy((rng.uniform(-1, 1, (n, 1, 1, 1)) * changes.colour).astype(np.float32))
+        gain = there((1 + rng.uniform(-1, 1, (n, 1, 1, 1)) * changes.colour).astype(np.float32))
+        bias = there((rng.uniform(-1, 1, (n, 1, 1, 1)) * changes.colour).astype(np.float32))
         x = x * gain + bias
     if changes.cutout:
-        x = x * _holes(n, height, width, changes.cutout, rng)
+        x = x * _holes(x, changes.cutout, rng)
     return x
 
 
@@ -64,20 +71,25 @@ def _shifted(x: Any, most: int, rng: np.random.Generator) -> Any:
     n, _, height, width = x.shape
     padded = functional.pad(x, (most,) * 4, mode="reflect")
     top, left = rng.integers(0, 2 * most + 1, n), rng.integers(0, 2 * most + 1, n)
+    if x.device.type != "cpu":  # all pictures in one step; on a processor slices are three times as fast
+        rows, columns = (torch.from_numpy(first[:, None] + np.arange(size)).to(x.device) for first, size in ((top, height), (left, width)))
+        return padded[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     out = torch.empty_like(x)
     for place in {*zip(top.tolist(), left.tolist(), strict=True)}:  # by place: a few dozen slices, not one a picture
-        rows = torch.from_numpy(np.flatnonzero((top == place[0]) & (left == place[1])))
-        out[rows] = padded[rows, :, place[0] : place[0] + height, place[1] : place[1] + width]
+        some = torch.from_numpy(np.flatnonzero((top == place[0]) & (left == place[1])))
+        out[some] = padded[some, :, place[0] : place[0] + height, place[1] : place[1] + width]
     return out
 
 
-def _holes(n: int, height: int, width: int, share: float, rng: np.random.Generator) -> Any:
+def _holes(x: Any, share: float, rng: np.random.Generator) -> Any:
+    """(b, 1, h, w): 0 within a square at a random place of each picture, else 1."""
     import torch
 
-    rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
-    top, left = rng.integers(0, height, (n, 1, 1)), rng.integers(0, width, (n, 1, 1))
-    inside = (np.abs(rows - top) <= share * height / 2) & (np.abs(columns - left) <= share * width / 2)
-    return torch.from_numpy((~inside).astype(np.float32))[:, None]
+    n, _, height, width = x.shape
+    top, left = (torch.from_numpy(rng.integers(0, size, (n, 1))).to(x.device) for size in (height, width))
+    rows = (torch.arange(height, device=x.device) - top).abs() <= share * height / 2
+    columns = (torch.arange(width, device=x.device) - left).abs() <= share * width / 2
+    return (~(rows[:, :, None] & columns[:, None, :])).to(x.dtype)[:, None]
 
 
 def mixed(x: Any, target: Any, changes: Changes, rng: np.random.Generator) -> tuple[Any, Any]:

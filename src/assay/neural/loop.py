@@ -14,7 +14,7 @@ import numpy as np
 from assay.neural.recipe import Recipe, rate_at
 from assay.neural.resume import Checkpoint
 from assay.neural.rows import Aim, Rows
-from assay.neural.run import TIMED_STEPS, Plan, Run, State
+from assay.neural.run import TIMED_STEPS, Plan, Run, State, device_of
 
 LEAST_STEPS = 20  # a plan with fewer is made of fewer rows a step
 SAVE_EVERY_S = 20.0
@@ -35,15 +35,6 @@ class Trained:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def device_of(clocked: bool) -> str:
-    """Where to train. Without a clock the processor: a GPU adds in an order of its own, so the same seed would not give the same weights."""
-    import torch
-
-    if not clocked:
-        return "cpu"
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def train(
     network: Any, taught: Rows, held: Rows, aim: Aim, recipe: Recipe, *, seed: int, deadline: float = math.inf, passes: int | None = None,
     checkpoint: Path | None = None, note: Callable[[int, int, float], None] = lambda epoch, epochs, loss: None, device: str | None = None,
@@ -54,9 +45,13 @@ def train(
     is at zero by then. Infinite: no clock is read. passes: over the taught rows at most so often. checkpoint: a file; if it is there, training goes
     on from it, and it is written now and then. note: called with (epoch, epochs, held-out loss).
     """
+    import torch
+
     clocked = math.isfinite(deadline)
     device = device or device_of(clocked)
-    run = Run(network.to(device), aim, recipe, device, seed)
+    taught, held = taught.on(device), held.on(device)
+    network.to(device, memory_format=torch.channels_last if device.startswith("cuda") else torch.preserve_format)
+    run = Run(network, aim, recipe, device, seed)
     went = Checkpoint(checkpoint, recipe, seed)
     state = went.read(run)
     plan = state.plan if state else run.agreed_plan(_planned(run, taught, held, recipe, seed, deadline, passes))
@@ -84,7 +79,7 @@ def train(
             went.write(run, state)
             saved = now
     run.finish(state)
-    network.to("cpu").eval()
+    network.to("cpu", memory_format=torch.contiguous_format).eval()
     return Trained(state.curve, state.best_step * plan.batch * recipe.accumulate / epoch_rows, state.best, replace(plan, whole=plan.whole and not state.cut),
                    device, run.precision, state.step, resumed)
 

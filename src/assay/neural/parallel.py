@@ -50,7 +50,7 @@ def _work(rank: int, processes: int, port: int, told: Any, build: Callable[[], A
 
     gpus = torch.cuda.device_count()
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes) if hasattr(os, "sched_getaffinity") else 1)
     torch.distributed.init_process_group("nccl" if gpus >= processes else "gloo", rank=rank, world_size=processes)
     device = f"cuda:{rank}" if gpus >= processes else "cpu"
     network = build()

@@ -11,10 +11,13 @@ from assay.neural.rows import Rows
 
 _SMALL = 16  # side of the pictures on which flips are tried
 _TRIED = 1500
+GPU_SHARE = 0.25  # of the GPU's free memory that pictures may take, all of them at once
 
 
 class Pictures(Rows):
     """pixels: uint8 (n, h, w, channels). mean, spread: (channels,) of the training pictures, 0-255."""
+
+    held: tuple[Any, Any, Any] | None = None  # pixels, mean, spread on a GPU
 
     def __init__(self, pixels: np.ndarray, target: np.ndarray, mean: np.ndarray, spread: np.ndarray, changes: Changes) -> None:
         self.pixels, self.target, self.mean, self.spread, self.changes = pixels, target, mean, spread, changes
@@ -22,10 +25,23 @@ class Pictures(Rows):
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def on(self, device: str) -> Pictures:
+        if device.startswith("cuda"):
+            import torch
+
+            if self.pixels.nbytes < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+                pixels, mean, spread = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (self.pixels, self.mean, self.spread))
+                self.held = (pixels, mean, spread)
+        return self
+
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> tuple[Any, ...]:
         import torch
 
-        x = torch.from_numpy(standard(self.pixels[rows], self.mean, self.spread))
+        if self.held is not None:
+            pixels, mean, spread = self.held
+            x = ((pixels[torch.from_numpy(rows).to(pixels.device)].float() - mean) / spread).permute(0, 3, 1, 2)
+        else:
+            x = torch.from_numpy(standard(self.pixels[rows], self.mean, self.spread))
         return (changed(x, self.changes, rng) if rng is not None else x,)
 
     def mixed(self, inputs: tuple[Any, ...], target: Any, rng: np.random.Generator) -> tuple[tuple[Any, ...], Any]:

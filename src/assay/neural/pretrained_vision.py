@@ -131,23 +131,27 @@ def kept_meaning(reader: Reader, shown: list[np.ndarray], losses: Any) -> str:
 # ---- rows to be taught
 
 
-def _standard(shown: np.ndarray) -> Any:
+def _standard(shown: np.ndarray, device: str) -> Any:
     import torch
 
-    return (torch.from_numpy(np.ascontiguousarray(shown)).permute(0, 3, 1, 2).float() - efficientnet.MEAN) / efficientnet.SPREAD
+    return (torch.from_numpy(np.ascontiguousarray(shown)).to(device).permute(0, 3, 1, 2).float() - efficientnet.MEAN) / efficientnet.SPREAD
 
 
 class Pictures(Rows):
     """Pixels, changed anew each time they are shown. shown: a column each, uint8 (n, side, side, 3)."""
 
     def __init__(self, shown: list[np.ndarray], target: np.ndarray, changes: Changes) -> None:
-        self.shown, self.target, self.changes = shown, target, changes
+        self.shown, self.target, self.changes, self.device = shown, target, changes, "cpu"
 
     def __len__(self) -> int:
         return len(self.target)
 
+    def on(self, device: str) -> Pictures:
+        self.device = device
+        return self
+
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> tuple[Any, ...]:
-        columns = [_standard(shown[rows]) for shown in self.shown]
+        columns = [_standard(shown[rows], self.device) for shown in self.shown]
         return tuple(columns if rng is None else [changed(x, self.changes, rng) for x in columns])
 
 

@@ -21,7 +21,11 @@ class Rows(ABC):
 
     @abstractmethod
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> tuple[Any, ...]:
-        """Tensors on the processor that the network is called with. rng: to augment with, None where rows are judged."""
+        """Tensors that the network is called with, on the processor or where `on` put them. rng: to augment with, None where rows are judged."""
+
+    def on(self, device: str) -> Rows:
+        """These rows made ready for the device: a GPU is faster than what brings it its batches, so those that can be there, should."""
+        return self
 
     def mixed(self, inputs: tuple[Any, ...], target: Any, rng: np.random.Generator) -> tuple[tuple[Any, ...], Any]:
         """A training batch in which rows were mixed (mixup, cutmix); target: (b, outputs) probabilities or (b,) amounts."""

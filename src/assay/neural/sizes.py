@@ -12,9 +12,10 @@ import numpy as np
 
 from assay.neural.recipe import Recipe
 from assay.neural.rows import Aim, Rows
-from assay.neural.run import Plan, Run, State
+from assay.neural.run import Plan, Run, State, device_of
 from assay.words import Text, say
 
+GPU_STEPS = 8  # the first ones choose their kernels
 ENOUGH = 12  # passes over the rows below which a smaller network that sees them more often is the better one
 T = TypeVar("T")
 
@@ -38,16 +39,16 @@ def choose(
     """
     if not math.isfinite(seconds):
         return Chosen(default, float(recipe.epochs), [])
-    begun, tried, index, epochs = time.monotonic(), [], 0, 0.0
+    begun, tried, index, epochs, device = time.monotonic(), [], 0, 0.0, device_of(True)
     for i, size in enumerate(sizes):
-        few = rows(size)
-        run, batch = Run(build(size), aim, recipe, "cpu", 0), min(recipe.batch, len(few))
+        few = rows(size).on(device)
+        run, batch = Run(build(size).to(device), aim, recipe, device, 0), min(recipe.batch, len(few))
         plan, took = Plan(1, 1, batch, len(few), 0.0, 0.0, True), []
-        for step in range(3):
+        for step in range(3 if device == "cpu" else GPU_STEPS):
             start = time.monotonic()
             run.step(few, np.arange(len(few)), step, plan, 0.0, State(plan))
             took.append(time.monotonic() - start)
-        pass_s = min(took[1:]) * n / batch
+        pass_s = min(took[len(took) // 2 :]) * n / batch
         tried.append((i, round(pass_s, 3)))
         possible = seconds / pass_s
         if i and possible < enough:
