@@ -87,7 +87,7 @@ def line(name: str, verdict: dict[str, Any]) -> list[str]:
             cells.append("-")
             continue
         best = min(done, key=lambda r: r["loss"])
-        figure = f"{best['metrics']['accuracy']:.1%}" if "accuracy" in best["metrics"] else f"RMSE {best['metrics']['rmse']:.2f}"
+        figure = f"{best['metrics']['accuracy']['value']:.1%}" if "accuracy" in best["metrics"] else f"RMSE {best['metrics']['rmse']['value']:.2f}"
         cells.append(f"{best['candidate']} {figure}, loss {best['loss']:.3g} [{best['low']:.3g}, {best['high']:.3g}]")
     return [name, f"{verdict['data']['test_rows']:,}", *cells, verdict["outcome"].replace("_", " ")]
 
