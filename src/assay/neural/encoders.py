@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ class TransformerEncoder(Encoder):
     batch_tokens = 512  # larger batches leave the cache: measured 10 to 20 % slower at 2,048
     _tokenizer: Any = None
 
+    @abstractmethod
     def last_layer(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """float32 (n, t, dimension) for padded ids and mask, both int64 (n, t); or (n, dimension) already pooled."""
-        raise NotImplementedError
 
     def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
         if self._tokenizer is None:
@@ -124,8 +125,9 @@ class _Folder(TransformerEncoder):
         names = ["config.json", "tokenizer.json", "1_Pooling/config.json", "sentence_bert_config.json", "modules.json"]
         return {name: self.folder / name for name in names if (self.folder / name).is_file()} | self.weights()
 
+    @abstractmethod
     def weights(self) -> dict[str, Path]:
-        raise NotImplementedError
+        """Name -> file of what the folder's model is made of, without the settings that `files` adds."""
 
 
 class OnnxFolder(_Folder, OnnxEncoder):
