@@ -1,0 +1,222 @@
+"""What comes next: quantiles of the next `horizon` values of each series, judged by the scaled quantile loss from several origins."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+
+from assay.data.dataset import Column, Dataset, Schema
+from assay.data.history import HISTORY, ORIGIN, PART, History, frame_of, futures, histories, row_of
+from assay.data.media import packed
+from assay.data.split import Split
+from assay.errors import InputError
+from assay.tasks.base import Task
+from assay.words import Text, say
+
+LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
+SPREADS = np.exp(np.linspace(np.log(0.4), np.log(2.5), 25))  # factors of the spread that calibration tries
+PRIOR_ROWS = 20.0  # a factor learnt on so many rows is drawn half-way to 1
+
+
+class Forecast(Task):
+    """loss: 'quantile' (default) or 'absolute', of a row: the mean over steps and levels, divided by the mean absolute step of the row's own history from
+    one season to the next (Hyndman & Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001), so that series of all sizes count alike.
+
+    A raw prediction has shape (n, horizon * levels), a step's levels side by side; `cube` gives it as (n, horizon, levels).
+    frequency: of the steps, as polars writes it ('1h', '1mo'), '' where steps have no time. season: steps, 1 for none.
+    """
+
+    name: ClassVar[str] = "forecast"
+    losses_known: ClassVar[tuple[str, ...]] = ("quantile", "absolute")
+
+    def __init__(self, *, horizon: int, season: int = 1, frequency: str = "", levels: tuple[float, ...] = LEVELS, loss: str = "quantile", value: str = "value") -> None:
+        self.horizon, self.season, self.frequency, self.levels, self.loss, self.value = horizon, season, frequency, tuple(levels), loss, value
+
+    @classmethod
+    def refuses(cls, data: Dataset) -> Text | None:
+        if any(c.name == HISTORY and c.kind == "sequence" for c in data.schema.columns) and data.schema.target and data.y.dtype == pl.Binary:
+            return None
+        return say("its rows are no histories; --task forecast makes them of a table of time stamps and values")
+
+    @classmethod
+    def of(cls, data: Dataset, *, loss: str | None = None, horizon: int | None = None, season: int = 1, frequency: str = "", levels: tuple[float, ...] = LEVELS,
+           costs: dict[str, float] | None = None, **_: Any) -> Forecast:
+        if loss and loss not in cls.losses_known:
+            raise InputError("Forecasting has no loss '{loss}'. It knows: {known}.", loss=loss, known=list(cls.losses_known))
+        if costs:
+            raise InputError("What an error of a forecast costs is said by a decision: --decide problem.toml.")
+        horizon = horizon or len(data.y[0]) // 4
+        return cls(horizon=horizon, season=season, frequency=frequency, levels=levels, loss=loss or "quantile", value=data.schema.target or "value")
+
+    @property
+    def width(self) -> int:
+        return self.horizon * len(self.levels)
+
+    def cube(self, prediction: np.ndarray) -> np.ndarray:
+        return prediction.reshape(len(prediction), self.horizon, len(self.levels))
+
+    def truth(self, data: Dataset) -> np.ndarray:
+        return futures(data).reshape(len(data), self.horizon)
+
+    def scales(self, data: Dataset) -> np.ndarray:
+        """(n,), above zero: the mean absolute difference of steps a season apart; of a constant series its level, of nothing at all 1."""
+        return np.array([scale_of(h.values, self.season) for h in histories(data)])
+
+    def losses(self, train: Dataset, test: Dataset, prediction: np.ndarray) -> np.ndarray:
+        return self._losses(self.truth(test), prediction) / self.scales(test)
+
+    def _losses(self, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """Unscaled, (n,). Steps whose truth is missing do not count."""
+        if self.loss == "absolute":
+            return _mean(np.abs(truth - self.point(prediction)))
+        return _mean(pinball(truth, self.cube(prediction), self.levels).mean(axis=2))
+
+    def point(self, prediction: np.ndarray) -> np.ndarray:
+        """The median, (n, horizon)."""
+        cube, levels = self.cube(prediction), np.asarray(self.levels)
+        above = int(np.clip(np.searchsorted(levels, 0.5), 1, len(levels) - 1)) if len(levels) > 1 else 0
+        if len(levels) == 1 or levels[above] == 0.5:
+            return cube[:, :, above]
+        share = (0.5 - levels[above - 1]) / (levels[above] - levels[above - 1])
+        return (1 - share) * cube[:, :, above - 1] + share * cube[:, :, above]
+
+    def metrics(self, train: Dataset, test: Dataset, prediction: np.ndarray, weight: np.ndarray | None = None) -> dict[str, float]:
+        """mase, rmsse: scaled by the row's history. smape: 0-2 as in the M4 competition. wape, wql: of the sum of all values. coverage: of the outermost levels."""
+        truth, point, scale = self.truth(test), self.point(prediction), self.scales(test)
+        weight = np.ones(len(truth)) if weight is None else weight
+        error, cube = truth - point, self.cube(prediction)
+        size = max(float(np.sum(weight * _mean(np.abs(truth)))), 1e-12)
+        bad = np.abs(truth) + np.abs(point)
+        smape = np.where(bad > 0, 2 * np.abs(error) / np.where(bad > 0, bad, 1), 0.0)
+        inside = np.where(np.isnan(truth), np.nan, (truth >= cube[:, :, 0]) & (truth <= cube[:, :, -1]))
+        return {
+            "mase": float(np.average(_mean(np.abs(error)) / scale, weights=weight)),
+            "rmsse": float(np.average(np.sqrt(_mean(error**2)) / scale, weights=weight)),
+            "smape": float(np.average(_mean(np.where(np.isnan(truth), np.nan, smape)), weights=weight)),
+            "wape": float(np.sum(weight * _mean(np.abs(error))) / size),
+            "wql": float(np.sum(weight * _mean(pinball(truth, cube, self.levels).mean(axis=2))) / size),
+            "coverage": float(np.average(_mean(inside), weights=weight)),
+        }
+
+    def calibration(self, truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
+        """A factor of the spread around the median for each third of the horizon, which makes the quantile loss least on rows the model did not see."""
+        cube, point = self.cube(prediction), self.point(prediction)[:, :, None]
+        scale = np.maximum(_mean(np.abs(truth - point[:, :, 0])), 1e-12)[:, None, None]
+        out = []
+        for part in np.array_split(np.arange(self.horizon), min(3, self.horizon)):
+            tried = [np.nanmean(pinball(truth[:, part], point[:, part] + s * (cube[:, part] - point[:, part]), self.levels) / scale) for s in SPREADS]
+            best = float(SPREADS[int(np.argmin(tried))]) if np.isfinite(tried).any() else 1.0
+            out.append(round(float(np.exp(np.log(best) * len(truth) / (len(truth) + PRIOR_ROWS))), 4))
+        return {"spread": out}
+
+    def calibrated(self, prediction: np.ndarray, calibration: dict[str, Any]) -> np.ndarray:
+        cube = np.sort(self.cube(np.asarray(prediction, dtype=np.float64)), axis=2)
+        parts = calibration.get("spread")
+        if parts:
+            factor = np.concatenate([np.full(len(p), s) for p, s in zip(np.array_split(np.arange(self.horizon), len(parts)), parts, strict=True)])
+            point = self.point(cube.reshape(len(cube), -1))[:, :, None]
+            cube = point + factor[None, :, None] * (cube - point)
+        return cube.reshape(len(cube), -1)
+
+    def answers(self, prediction: np.ndarray) -> pl.DataFrame:
+        """A row a series: a list of medians, and of the outermost levels."""
+        cube, point = self.cube(prediction), self.point(prediction)
+        return pl.DataFrame({"answer": point.tolist(), "low": cube[:, :, 0].tolist(), "high": cube[:, :, -1].tolist()},
+                            schema=dict.fromkeys(("answer", "low", "high"), pl.List(pl.Float64)))
+
+    def steps(self, prediction: np.ndarray, asked: Dataset) -> pl.DataFrame:
+        """A row a series and step: id, step (from 1), time, and a column a level (q0.1, ...)."""
+        n, cube = len(asked), self.cube(prediction)
+        ids = asked.frame[asked.schema.group] if asked.schema.group in asked.frame.columns else pl.Series(["series"] * n)
+        out: dict[str, Any] = {asked.schema.group or "id": np.repeat(ids.cast(pl.String).to_numpy(), self.horizon), "step": np.tile(np.arange(1, self.horizon + 1), n)}
+        if self.frequency and ORIGIN in asked.frame.columns:
+            out["time"] = pl.concat([self.times(origin) for origin in asked.frame[ORIGIN]]) if n else pl.Series([], dtype=pl.Datetime("us"))
+        flat = cube.reshape(n * self.horizon, len(self.levels))
+        return pl.DataFrame(out | {f"q{level:g}": flat[:, i] for i, level in enumerate(self.levels)})
+
+    def times(self, origin: Any) -> pl.Series:
+        """The times of the steps from this origin on."""
+        first = pl.DataFrame({"time": pl.Series([origin], dtype=pl.Datetime("us"))})
+        one = pl.col("time").first()
+        return first.select(pl.concat([one.dt.offset_by(_times(self.frequency, k)) for k in range(self.horizon)]).alias("time"))["time"]
+
+    def strata(self, data: Dataset) -> np.ndarray | None:
+        return None
+
+    def splits(self, data: Dataset) -> list[Split]:
+        """The origins kept for it judge; a series' own origins are not independent."""
+        part = data.frame[PART].to_numpy()
+        test, train = np.flatnonzero(part == "test"), np.flatnonzero(part != "test")
+        series = data.frame[data.schema.group][test].rank("dense").to_numpy().astype(np.int64) - 1 if data.schema.group else np.zeros(len(test), dtype=np.int64)
+        few = len(np.unique(series)) < 10  # stretches of time instead: neighbouring origins share their weather
+        if few:
+            size = max(1, round(len(test) ** 0.5))
+            _, when = np.unique(data.frame[ORIGIN][test].to_numpy() if ORIGIN in data.frame.columns else np.arange(len(test)), return_inverse=True)
+            series = when // size
+        return [Split("origins", train, test, np.unique(series, return_inverse=True)[1])]
+
+    def holdout(self, train: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """(rest, held): the origins kept for validation are held out; where there are none, the latest of each series that has two."""
+        part = train.frame[PART].to_numpy()
+        held = np.flatnonzero(part == "valid")
+        return np.flatnonzero(part != "valid"), held
+
+    def json(self) -> dict[str, Any]:
+        return {"task": self.name, "horizon": self.horizon, "season": self.season, "frequency": self.frequency, "levels": list(self.levels), "loss": self.loss, "value": self.value}
+
+    @classmethod
+    def from_json(cls, packed: dict[str, Any]) -> Forecast:
+        return cls(**{k: v for k, v in packed.items() if k not in ("task", "levels")}, levels=tuple(packed["levels"]))
+
+    @classmethod
+    def example(cls, seed: int = 0) -> Dataset:
+        """40 weekly-seasonal daily series, one of them all zeros, some with gaps, at 4 origins each."""
+        rng = np.random.default_rng(seed)
+        schema = example_schema("value", ("value",))
+        rows = []
+        for s in range(40):
+            t = np.arange(70)
+            values = np.round(np.maximum(0, 20 * (s + 1) * (1 + 0.4 * np.sin(2 * np.pi * t / 7) + 0.003 * t) + rng.normal(0, 4 + s, 70)), 2) * (s > 0)
+            if s % 5 == 1:
+                values[rng.integers(0, 40, 3)] = np.nan
+            for origin in (42, 49, 56, 63):
+                one = History(f"s{s:02d}", values[:origin], np.zeros((origin, 0)), np.zeros((0, 0)), origin=np.datetime64("2026-01-01") + origin)
+                answer = packed(np.nan_to_num(values[origin : origin + 7])[:, None].astype(np.float32))
+                rows.append(row_of(one, 7, schema) | {"value": answer, PART: "train" if origin < 56 else "valid" if origin < 63 else "test"})
+        return Dataset(frame_of(rows, schema), schema)
+
+
+def example_schema(target: str, channels: tuple[str, ...]) -> Schema:
+    columns = (Column("id", "id"), Column(PART, "id"), Column(ORIGIN, "time"), Column(HISTORY, "sequence", channels=channels), Column(target, "sequence", channels=(target,)))
+    return Schema(columns, target=target, group="id")
+
+
+def scale_of(values: np.ndarray, season: int) -> float:
+    """The mean absolute difference of values `season` steps apart, or of neighbours where there are too few; above zero."""
+    for lag in (season, 1):
+        if len(values) > lag:
+            gap = np.abs(values[lag:] - values[:-lag])
+            if np.isfinite(gap).any() and np.nanmean(gap) > 1e-9:
+                return float(np.nanmean(gap))
+    level = np.abs(values[np.isfinite(values)])
+    return float(level.mean()) if len(level) and level.mean() > 1e-9 else 1.0
+
+
+def pinball(truth: np.ndarray, cube: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """Twice the quantile loss, so that at the median it is the absolute error. truth: (n, h); cube: (n, h, q)."""
+    error, level = truth[:, :, None] - cube, np.asarray(levels)
+    return 2 * np.maximum(level * error, (level - 1) * error)
+
+
+def _mean(by_step: np.ndarray) -> np.ndarray:
+    """(n, h) -> (n,), without missing steps; 0 where all are."""
+    there = np.isfinite(by_step)
+    return np.where(there, by_step, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+
+
+def _times(frequency: str, k: int) -> str:
+    """'1h', 3 -> '3h'."""
+    unit = frequency.lstrip("0123456789")
+    return f"{int(frequency[: len(frequency) - len(unit)] or 1) * k}{unit}"
