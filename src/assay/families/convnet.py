@@ -17,7 +17,8 @@ from assay.data import media
 from assay.data.dataset import Dataset
 from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import cells, fitting, pictures, sizes
-from assay.neural.augment import Changes
+from assay.neural.augment import Changes, wanted
+from assay.neural.balance import WAYS as BALANCED
 from assay.neural.export import Session, exported
 from assay.neural.recipe import Recipe
 from assay.neural.run import device_of
@@ -40,7 +41,7 @@ _SEEN = 300  # pictures that are looked at before the size is chosen
 
 
 class Convnet(Model):
-    """params: any of `Recipe`, `changes` (a dict of `augment.Changes`), `dropout`, `size` (an index of SIZES)."""
+    """params: any of `Recipe` and of `augment.Changes`, `dropout`, `balanced` (one of `balance.WAYS`), `size` (an index of SIZES)."""
 
     session: Session
     onnx: bytes
@@ -66,17 +67,19 @@ class Convnet(Model):
         room = 0.85 * budget.seconds - (time.monotonic() - budget.started)
         budget.after_torch(0.15)
         options = _options(native)
+        begun = fitting.size_begun(options, len(rest), budget)
+        options = options if begun is None else [options[begun]]
         chosen = self._chosen(options, some, grey, aim, recipe, len(rest), room, budget)
         side, widths, halved = options[chosen.index]
         pixels = cells.pixels(pictured, side, grey=grey, threads=budget.threads, cache=budget.cache)
         mean, spread = pictures.moments(pixels[rest])
         flip = self.params.get("flip") or pictures.flips_that_keep(pixels[rest], truth[rest], labels=labels, seed=seed)
-        changes = Changes(**{"flip": flip, "shift": 0.1, "cutout": 0.25 if side >= 24 else 0.0} | self.params.get("changes", {}))
+        changes = wanted({"flip": flip, "shift": 0.1, "cutout": 0.25 if side >= 24 else 0.0}, self.params)
         taught = pictures.Pictures(pixels[rest], fitting.softened(target[rest], self.task.width, budget.memo, rest), mean, spread, changes)
         judged = pictures.Pictures(pixels[held], target[held], mean, spread, changes)
         torch.manual_seed(seed)
         network = self._network(widths, 1 if grey else 3, halved)
-        _, self.facts = fitting.teach(network, taught, judged, aim, recipe, seed=seed, budget=budget, params=self.params)
+        _, self.facts = fitting.teach(network, taught, judged, aim, recipe, seed=seed, budget=budget, at=fitting.mark(options[chosen.index], len(rest)), params=self.params)
         example = torch.from_numpy(pictures.standard(pixels[:2] if len(pixels) > 1 else np.repeat(pixels, 2, axis=0), mean, spread))
         self.onnx = exported(network, (example,), ("x",), more=("maps",))
         self.session = Session(self.onnx, budget.threads)
@@ -85,13 +88,13 @@ class Convnet(Model):
                       "head": [[round(float(w), 6) for w in row] for row in network.head.weight.detach()]}
         self.facts |= {"architecture": {"side": side, "widths": list(widths), "channels": 1 if grey else 3, "epochs_possible": round(chosen.epochs, 1)
                                         if chosen.tried else None, "tried": chosen.tried,
-                                        "reason": sizes.reason(chosen, 1 if "size" in self.params else len(options), len(rest)).json()}, "augmentation": vars(changes)}
+                                        "reason": sizes.reason(chosen, 1 if "size" in self.params else len(options), len(rest), begun=begun is not None).json()}, "augmentation": vars(changes)}
         return self
 
     def _chosen(self, options: list[Size], some: pl.Series, grey: bool, aim: Any, recipe: Recipe, n: int, room: float,
                 budget: Budget) -> sizes.Chosen:
-        if "size" in self.params:
-            return sizes.Chosen(min(int(self.params["size"]), len(options) - 1), 0.0, [])
+        if "size" in self.params or len(options) == 1:
+            return sizes.Chosen(min(int(self.params.get("size", 0)), len(options) - 1), 0.0, [])
         few = some[np.arange(2 * recipe.batch) % len(some)]
         target = np.zeros(len(few), dtype=np.int64 if aim.labels else np.float32)
 
@@ -185,7 +188,7 @@ CANDIDATE = Candidate(
     requires=("image",),
     needs={"torch": "deep", "onnx": "deep", "PIL": "media"},
     space={"rate": Range(0.001, 0.02, log=True), "dropout": Range(0.0, 0.4), "decay": Range(0.001, 0.1, log=True), "smoothing": Range(0.0, 0.2),
-           "batch": Range(32, 256, log=True, whole=True)},
+           "batch": Range(32, 256, log=True, whole=True), "mixup": Range(0.0, 0.5), "cutmix": Range(0.0, 0.5), "balanced": BALANCED},
     smaller=(("student", {"size": 0, "teacher": True}),),
     share=8.0,
     at_least_s=5.0,

@@ -7,6 +7,7 @@ from typing import Any
 from assay.data.dataset import Dataset
 from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import fitting, step_network
+from assay.neural.balance import WAYS as BALANCED
 from assay.neural.recipe import Recipe
 from assay.neural.stem import strides_for
 from assay.neural.step_convolution import convolution
@@ -19,14 +20,14 @@ MOST_READ = 256  # steps; the stem shortens longer rows
 
 
 class StepConvnet(step_network.Serves, Model):
-    """params: any of `Recipe`; width, depth, dropout, augment (0-1)."""
+    """params: any of `Recipe`; width, depth, dropout, augment (0-1), balanced (one of `balance.WAYS`)."""
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> StepConvnet:
         lesson = step_network.lesson(("sequence", "audio"), self.task, train, seed=seed, budget=budget)
         budget.after_reading(0.3)
         recipe = fitting.tuned(RECIPE, self.params)
         self.served, self.facts = step_network.learn(lesson, convolution, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
-                                                     strength=self.params.get("augment", 1.0))
+                                                     strength=self.params.get("augment", 1.0), balanced=self.params.get("balanced", "no"))
         return self
 
     def _options(self, lesson: step_network.Lesson) -> list[dict[str, Any]]:
@@ -42,7 +43,8 @@ class StepConvnet(step_network.Serves, Model):
 CANDIDATE = Candidate(
     name="convnet_steps", rung="scratch", tasks=("classify", "regress"), build=StepConvnet, reads=("sequence", "audio"), requires=("sequence", "audio"),
     needs={"torch": "deep", "onnx": "deep"}, share=6.0, at_least_s=4.0, licence="MIT, assay's own code", version="1",
-    space={"rate": Range(1e-3, 2e-2, log=True), "dropout": Range(0.0, 0.5), "decay": Range(1e-3, 0.1, log=True), "smoothing": Range(0.0, 0.2), "augment": Range(0.0, 1.0)},
+    space={"rate": Range(1e-3, 2e-2, log=True), "dropout": Range(0.0, 0.5), "decay": Range(1e-3, 0.1, log=True), "smoothing": Range(0.0, 0.2), "augment": Range(0.0, 1.0),
+           "balanced": BALANCED},
     source="temporal convolutional networks (Bai et al. 2018, arXiv:1803.01271), residual networks (He et al. 2016, arXiv:1603.05027), SpecAugment (Park et al. "
     "2019, arXiv:1904.08779)",
 )

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from assay.data.dataset import Dataset
 from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import fitting, step_network
+from assay.neural.balance import WAYS as BALANCED
 from assay.neural.recipe import Recipe
 from assay.neural.recurrence import CELLS, recurrent
 from assay.neural.stem import strides_for
@@ -23,7 +24,7 @@ DROPOUT = {"sequence": 0.2, "audio": 0.3, "text": 0.5}
 
 
 class Recurrent(step_network.Serves, Model):
-    """params: any of `Recipe`; cell, pooling, dropout, width, depth, both, augment (0-1)."""
+    """params: any of `Recipe`; cell, pooling, dropout, width, depth, both, augment (0-1), balanced (one of `balance.WAYS`)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sequence", "audio")
 
@@ -35,7 +36,7 @@ class Recurrent(step_network.Serves, Model):
         budget.after_reading(0.3)
         recipe = fitting.tuned(TEXT_RECIPE if lesson.reader.kind == "text" else RECIPE, self.params)
         self.served, self.facts = step_network.learn(lesson, recurrent, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
-                                                     strength=self.params.get("augment", 1.0))
+                                                     strength=self.params.get("augment", 1.0), balanced=self.params.get("balanced", "no"))
         return self
 
     def _options(self, lesson: step_network.Lesson) -> list[dict[str, Any]]:
@@ -57,7 +58,7 @@ class TextRecurrent(Recurrent):
 
 _SPACE: dict[str, Any] = {
     "rate": Range(5e-4, 1e-2, log=True), "dropout": Range(0.0, 0.5), "decay": Range(1e-3, 0.1, log=True), "cell": CELLS,
-    "pooling": ("concat", "attention", "last"), "width": (32, 64, 96, 128), "depth": Range(1, 2, whole=True), "augment": Range(0.0, 1.0),
+    "pooling": ("concat", "attention", "last"), "width": (32, 64, 96, 128), "depth": Range(1, 2, whole=True), "augment": Range(0.0, 1.0), "balanced": BALANCED,
 }
 _SOURCE = ("LSTM (Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735), GRU (Cho et al. 2014, arXiv:1406.1078), both directions "
            "(Schuster & Paliwal 1997), dropout (Gal & Ghahramani 2016, arXiv:1512.05287), concat pooling (Howard & Ruder 2018, arXiv:1801.06146)")

@@ -9,6 +9,7 @@ from assay.data.dataset import Dataset
 from assay.families.base import Budget, Candidate, Model, Range
 from assay.neural import fitting, step_network
 from assay.neural.attention import transformer
+from assay.neural.balance import WAYS as BALANCED
 from assay.neural.recipe import Recipe
 from assay.neural.stem import strides_for
 
@@ -22,7 +23,7 @@ DROPOUT = {"sequence": 0.1, "audio": 0.1, "image": 0.1, "text": 0.3}
 
 
 class Transformer(step_network.Serves, Model):
-    """params: any of `Recipe`; dropout, path (stochastic depth), width (a multiple of 32), depth, augment (0-1)."""
+    """params: any of `Recipe`; dropout, path (stochastic depth), width (a multiple of 32), depth, augment (0-1), balanced (one of `balance.WAYS`)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sequence", "audio", "image")
 
@@ -34,7 +35,7 @@ class Transformer(step_network.Serves, Model):
         budget.after_reading(0.3)
         recipe = fitting.tuned(TEXT_RECIPE if lesson.reader.kind == "text" else RECIPE, self.params)
         self.served, self.facts = step_network.learn(lesson, transformer, self._options(lesson), recipe, default=DEFAULT, seed=seed, budget=budget,
-                                                     strength=self.params.get("augment", 1.0))
+                                                     strength=self.params.get("augment", 1.0), balanced=self.params.get("balanced", "no"))
         return self
 
     def _options(self, lesson: step_network.Lesson) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ class TextTransformer(Transformer):
 
 _SPACE: dict[str, Any] = {
     "rate": Range(2e-4, 4e-3, log=True), "dropout": Range(0.0, 0.4), "decay": Range(0.01, 0.2, log=True), "path": Range(0.0, 0.3),
-    "smoothing": Range(0.0, 0.2), "width": (64, 96, 128), "depth": Range(1, 4, whole=True), "augment": Range(0.0, 1.0),
+    "smoothing": Range(0.0, 0.2), "width": (64, 96, 128), "depth": Range(1, 4, whole=True), "augment": Range(0.0, 1.0), "balanced": BALANCED,
 }
 _SOURCE = ("transformer (Vaswani et al. 2017, arXiv:1706.03762), pre-norm (Xiong et al. 2020, arXiv:2002.04745), rotary positions (Su et al. 2021, "
            "arXiv:2104.09864), stochastic depth (Huang et al. 2016, arXiv:1603.09382)")

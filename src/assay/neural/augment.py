@@ -14,8 +14,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Changes:
-    """flip: 'none', 'horizontal', 'both' (also upside down) or 'all' (also turned by 90 degrees). shift: share of the side. turn: degrees. colour: of brightness and contrast, 0-1. cutout: side of the
-    hole as a share. mixup, cutmix: chance that a batch is mixed (Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899)."""
+    """flip: 'none', 'horizontal', 'both' (also upside down) or 'all' (also turned by 90 degrees). shift: share of the side. turn: degrees.
+    colour: of brightness and contrast, 0-1. cutout: side of the hole as a share. mixup, cutmix: chance that a batch is mixed, together at most 1
+    (Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899): its targets are then shares of two labels, or amounts between two."""
 
     flip: str = "horizontal"
     shift: float = 0.1
@@ -24,6 +25,11 @@ class Changes:
     cutout: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+
+
+def wanted(usual: dict[str, Any], params: dict[str, Any]) -> Changes:
+    """The usual changes, with those that a model's params name."""
+    return Changes(**usual | {name: params[name] for name in Changes.__dataclass_fields__ if params.get(name) is not None})
 
 
 def changed(x: Any, changes: Changes, rng: np.random.Generator) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +15,8 @@ import numpy as np
 from assay.data.dataset import Dataset
 from assay.data.split import holdout
 from assay.neural import prune
+from assay.neural.balance import balanced as balanced
+from assay.neural.balance import evened, shifted
 from assay.neural.loop import Trained, train
 from assay.neural.recipe import Recipe
 from assay.neural.rows import Aim, Rows
@@ -20,8 +24,8 @@ from assay.words import say
 
 HELD_SHARE = 0.15
 MOST_HELD = 2000
-MOST_BALANCE = 10.0
 LEARNT_BEFORE = 0.65  # share of the time before pruning
+PRUNES = ("prune", "prune_weights")
 
 
 class Allowance(Protocol):
@@ -76,13 +80,6 @@ def aim_of(*, labels: bool, width: int, loss: str, quantile: float = 0.5) -> Aim
     return Aim("log", width) if labels else Aim(loss if loss in ("squared", "absolute", "pinball") else "squared", 1, quantile)
 
 
-def balanced(truth: np.ndarray, width: int) -> tuple[float, ...]:
-    """Weights of the labels, inverse to their number, at most ten times the least; their mean over the rows is 1."""
-    counts = np.maximum(np.bincount(truth, minlength=width), 1)
-    weights = np.minimum(1 / counts, MOST_BALANCE / counts.max())
-    return tuple((weights / (weights * counts).sum() * counts.sum()).round(6).tolist())
-
-
 def teach(
     network: Any, taught: Rows, held: Rows, aim: Aim, recipe: Recipe, *, seed: int, budget: Allowance, share: float = 0.85, at: str = "",
     params: dict[str, Any] | None = None,
@@ -90,12 +87,13 @@ def teach(
     """Train, and the facts of it. share: of the budget's seconds, from its start. at: tells the checkpoints of several stages apart.
 
     params: of the model; `prune` (share of the channels) or `prune_weights` (share of the weights): when it has learnt, those
-    are taken away and it learns on for a third of the time.
+    are taken away and it learns on for a third of the time. `balanced`: one of `balance.WAYS`.
     """
-    pruned = {k: v for k, v in (params or {}).items() if k in ("prune", "prune_weights") and v}
+    params = params or {}
+    pruned, other = {k: v for k, v in params.items() if k in PRUNES and v}, {k: v for k, v in params.items() if k not in PRUNES}
     if pruned:
-        _, before = teach(network, taught, held, aim, recipe, seed=seed, budget=budget, share=share * LEARNT_BEFORE, at=at + ".whole")
-        return _taught_pruned(network, taught, held, aim, recipe, seed, budget, share, at, pruned, before)
+        _, before = teach(network, taught, held, aim, recipe, seed=seed, budget=budget, share=share * LEARNT_BEFORE, at=at + ".whole", params=other)
+        return _taught_pruned(network, taught, held, aim, recipe, seed, budget, share, at, pruned, before, other)
     import torch
 
     torch.set_num_threads(max(1, budget.threads))
@@ -105,8 +103,14 @@ def teach(
 
     deadline = budget.started + share * budget.seconds
     checkpoint = None if budget.checkpoint is None else budget.checkpoint.with_suffix(f"{at}.safetensors")
-    begun = time.monotonic()
-    made = train(network, taught, held, aim, recipe, seed=seed, deadline=deadline, passes=budget.passes, checkpoint=checkpoint, note=note)
+    begun, even, told, passes = time.monotonic(), evened(taught, aim, params.get("balanced", "no")), recipe, budget.passes
+    if len(even.rows) > len(taught):  # rows that are drawn more often make a pass longer: as many steps in all
+        fewer = len(taught) / len(even.rows)
+        told, passes = replace(recipe, epochs=max(1, round(recipe.epochs * fewer))), passes and max(1, round(passes * fewer))
+    hook = None if even.shift is None else shifted(network, even.shift)
+    made = train(network, even.rows, held, even.aim, told, seed=seed, deadline=deadline, passes=passes, checkpoint=checkpoint, note=note)
+    if hook is not None:
+        hook.remove()
     facts: dict[str, Any] = {
         "loss_curve": [[epoch, loss, valid] for epoch, loss, valid, _ in made.curve], "rate_curve": [[row[0], row[3]] for row in made.curve],
         "epochs": made.curve[-1][0] if made.curve else 0, "best_epoch": round(made.best_epoch, 3), "steps": made.steps, "device": made.device,
@@ -116,20 +120,22 @@ def teach(
         facts["resumed_at_step"] = made.resumed
     if not made.plan.whole:
         facts["short_of_time"] = True
-    if made.plan.rows < len(taught):
-        facts["rows_used"] = made.plan.rows + len(held)
+    if even.way != "no":
+        facts["balanced"] = even.way
+    if made.plan.rows < len(even.rows):
+        facts["rows_used"] = round(made.plan.rows * len(taught) / len(even.rows)) + len(held)
     if budget.seconds != float("inf"):
         facts["training_s"] = round(time.monotonic() - begun, 2)
     return made, facts
 
 
 def _taught_pruned(network: Any, taught: Rows, held: Rows, aim: Aim, recipe: Recipe, seed: int, budget: Allowance, share: float, at: str,
-                   pruned: dict[str, float], before: dict[str, Any]) -> tuple[Trained, dict[str, Any]]:
+                   pruned: dict[str, float], before: dict[str, Any], other: dict[str, Any]) -> tuple[Trained, dict[str, Any]]:
     """Prune what has been learnt and go on, with a third of the rate."""
     taken = prune.channels_pruned(network, pruned["prune"]) if "prune" in pruned else 0
     hooks = prune.weights_pruned(network, pruned["prune_weights"]) if "prune_weights" in pruned else []
     later = replace(recipe, rate=recipe.rate / 3, epochs=max(2, recipe.epochs // 3))
-    made, facts = teach(network, taught, held, aim, later, seed=seed + 1, budget=budget, share=share, at=at + ".pruned")
+    made, facts = teach(network, taught, held, aim, later, seed=seed + 1, budget=budget, share=share, at=at + ".pruned", params=other)
     for hook in hooks:
         hook.remove()
     return made, facts | {"pruned": pruned | {"channels": taken, "zeros": round(prune.zeros(network), 4), "parameters_before": before["parameters"]},
@@ -150,3 +156,15 @@ def softened(target: np.ndarray, width: int, memo: dict[Any, Any], rows: np.ndar
 def tuned(recipe: Recipe, params: dict[str, Any]) -> Recipe:
     """The recipe with those of `params` that it has."""
     return replace(recipe, **{name: value for name, value in params.items() if name in Recipe.__dataclass_fields__})
+
+
+def mark(size: Any, n: int) -> str:
+    """Tells the checkpoint of one size (JSON-ready) and so many rows from others, whose weights have other shapes."""
+    return "." + hashlib.blake2b(json.dumps([size, n], sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def size_begun(sizes: Sequence[Any], n: int, budget: Allowance) -> int | None:
+    """Which of the sizes a training that was killed had chosen: the first that has a checkpoint under its `mark`, whatever would be chosen now."""
+    if budget.checkpoint is None:
+        return None
+    return next((i for i, size in enumerate(sizes) if any(budget.checkpoint.parent.glob(f"{budget.checkpoint.name}{mark(size, n)}*.safetensors"))), None)

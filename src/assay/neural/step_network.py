@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -17,6 +16,7 @@ from assay.data.dataset import Dataset
 from assay.neural import fitting, sizes
 from assay.neural.export import Session, exported
 from assay.neural.fitting import Allowance, Scale
+from assay.neural.grounds import Grounds
 from assay.neural.patch_rows import Patches
 from assay.neural.ragged import Ragged, Reader
 from assay.neural.recipe import Recipe
@@ -144,7 +144,7 @@ class Served:
         return cls(reader, Scale(**packed["scale"]), (folder / "network.onnx").read_bytes()), packed["facts"]
 
 
-class Serves:
+class Serves(Grounds):
     """What the models of these families have in common once they have learnt: they answer, are dumped and loaded as their `served` is."""
 
     task: Any
@@ -167,11 +167,11 @@ class Serves:
 
 def learn(
     of: Lesson, build: Callable[[dict[str, Any]], Any], options: list[dict[str, Any]], recipe: Recipe, *, default: int, strength: float, seed: int,
-    budget: Allowance,
+    budget: Allowance, balanced: str = "no",
 ) -> tuple[Served, dict[str, Any]]:
     """One network. build: (sizes) -> torch module. options: sizes, smallest first; with one only, nothing is chosen. default: without a clock.
 
-    strength: of augmentation, 0-1.
+    strength: of augmentation, 0-1. balanced: one of `balance.WAYS`.
     """
     import torch
 
@@ -179,9 +179,9 @@ def learn(
     taught, held = of.reader.rows(of.taught, of.target, strength), of.reader.rows(of.held, of.held_target, 0.0)
     recipe = enough_epochs(recipe, of.n, text=of.reader.kind == "text")
     chosen = sizes.Chosen(0, 0.0, [])
-    begun = [i for i, size in enumerate(options) if budget.checkpoint and budget.checkpoint.with_suffix(f"{_mark(size, of.n)}.safetensors").exists()]
-    if begun:  # a training of this size was killed: it goes on, whatever size would be chosen now
-        options = [options[begun[0]]]
+    begun = fitting.size_begun(options, of.n, budget)
+    if begun is not None:
+        options = [options[begun]]
     elif len(options) > 1:
         few = np.arange(min(of.n, 2 * recipe.batch))
         some = of.reader.rows(of.taught.take(few) if isinstance(of.taught, Ragged) else of.taught[few], of.target[few], strength)
@@ -190,21 +190,17 @@ def learn(
     own = options[chosen.index]
     torch.manual_seed(seed)
     network = build(own)
-    _, facts = fitting.teach(network, taught, held, of.aim, recipe, seed=seed, budget=budget, share=FIT_SHARE, at=_mark(own, of.n))
+    _, facts = fitting.teach(network, taught, held, of.aim, recipe, seed=seed, budget=budget, share=FIT_SHARE, at=fitting.mark(own, of.n),
+                             params={"balanced": balanced})
     reader, batch = of.reader, of.reader.batch(of.taught)
     two = batch(np.array([0, of.n - 1]))
     onnx = exported(network, tuple(torch.from_numpy(two[name]) for name in reader.names), reader.names, long=reader.long)
-    facts["architecture"] = {k: v for k, v in own.items() if k not in ("outputs", "reads", *(() if own["reads"] == "steps" else ("strides",)))} | {"reason": sizes.reason(chosen, len(options), of.n, least=min(ENOUGH, recipe.epochs), begun=bool(begun)).json()}
+    facts["architecture"] = {k: v for k, v in own.items() if k not in ("outputs", "reads", *(() if own["reads"] == "steps" else ("strides",)))} | {"reason": sizes.reason(chosen, len(options), of.n, least=min(ENOUGH, recipe.epochs), begun=begun is not None).json()}
     facts["input"] = {"kind": reader.kind} | reader.facts()
     if of.left_out:
         facts.setdefault("rows_used", of.n + len(of.held))
         facts["short_of_time"] = True
     return Served(reader, of.scale, onnx), facts
-
-
-def _mark(size: dict[str, Any], n: int) -> str:
-    """Tells the checkpoint of one size and these rows from others, whose weights have other shapes."""
-    return "." + hashlib.blake2b(json.dumps([size, n], sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 def enough_epochs(recipe: Recipe, n: int, *, text: bool) -> Recipe:
