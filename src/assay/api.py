@@ -33,6 +33,7 @@ from assay.data.inspect import findings
 from assay.data.inspect.base import LEVELS, Finding
 from assay.data.load import shown
 from assay.data.read import read
+from assay.data.read_series import read_series
 from assay.data.split import Split
 from assay.errors import InputError
 from assay.explain.examples import examples
@@ -94,10 +95,10 @@ def run(
     with Workers(IMPORTS) as workers:
         asked = _ask(source, case, folder.path / "columns", observe)
         case = asked.case
-        for note in (*columns_read(asked.data.schema), *asked.notes):
+        for note in (*(columns_read(asked.data.schema) if asked.task.by_rows else ()), *asked.notes):
             observe(note)
-        findings = [] if case.work else _findings(asked, case, seconds=min(10.0, 0.05 * case.time_s))
-        if case.work:
+        findings = [] if case.work or not asked.task.by_rows else _findings(asked, case, seconds=min(10.0, 0.05 * case.time_s))
+        if case.work and asked.task.by_rows:
             findings = _findings(asked, case, seconds=UNLIMITED)
         for finding in findings[:MOST_SHOWN]:
             observe(finding.text)
@@ -126,8 +127,10 @@ def look(source: Any, *, target: str | None = None, seconds: float = 60.0, obser
     case = _case(source, target, options)
     asked = _ask(source, case, None, observe)
     case = asked.case
-    for note in (*columns_read(asked.data.schema), *asked.notes):
+    for note in (*(columns_read(asked.data.schema) if asked.task.by_rows else ()), *asked.notes):
         observe(note)
+    if not asked.task.by_rows:
+        return Looked([])
     found = _findings(asked, case, seconds=seconds)
     suspects = label_errors(asked.data, asked.task, seed=case.seed, seconds=seconds)
     looked = Looked(sorted([*found, *([suspects] if suspects else [])], key=lambda f: LEVELS.index(f.level)))
@@ -155,6 +158,11 @@ def _case(source: Any, target: str | None, options: dict[str, Any]) -> Case:
 
 def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[[Any], None] = lambda note: None) -> _Asked:
     """folder: where the columns of a table larger than memory may lie."""
+    if case.task == "forecast":
+        reading = read_series(source, target=case.target or None, group=case.group, time=case.time_column, known=case.known, horizon=case.horizon, season=case.season,
+                              kinds=case.kinds, drop=case.drop, query=case.query, memory_mb=case.memory_mb, timeout_s=case.time_s)
+        series = reading.dataset
+        return _Asked(series, replace(case, target=series.schema.target or ""), find("forecast").of(series, **task_options(case)), reading.notes)
     reading = read(source, target=case.target or None, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query,
                    memory_mb=case.memory_mb, timeout_s=case.time_s, seed=case.seed, folder=folder, drop=case.drop, choose=True,
                    skip_broken=case.skip_broken, sequence=case.sequence, window=case.window, observe=observe)

@@ -54,6 +54,11 @@ class Case:
     sequence: bool = False
     window: int = 50
     skip_broken: bool = False
+    horizon: int | None = None
+    season: int | None = None
+    known: tuple[str, ...] = ()
+    forecaster: str | None = None
+    decide: str | None = None
     worth: Worth | None = None
     requests_per_month: float | None = None
     latency_ms: float | None = None
@@ -210,5 +215,5 @@ _ALIASES = {"time": "time_s", "memory": "memory_mb", "requests": "requests_per_m
 _PARSERS: dict[str, Any] = {
     "time_s": seconds, "memory_mb": megabytes, "artefact_mb": megabytes, "requests_per_month": per_month,
     "latency_ms": lambda v: seconds(v) * 1000 if isinstance(v, str) else float(v), "worth": worth,
-    "candidates": tuple, "without": tuple, "external": tuple, "drop": tuple,
+    "candidates": tuple, "without": tuple, "external": tuple, "drop": tuple, "known": tuple,
 }

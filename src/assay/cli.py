@@ -62,7 +62,7 @@ def run_command(
     target: Annotated[str | None, typer.Option("--target", help=say("The column to predict.").to(LANG))] = None,
     time: Time = None,
     memory: Annotated[str | None, typer.Option("--memory", help=say("Memory of a trial, such as 2G (a contract).").to(LANG))] = None,
-    task: Annotated[str | None, typer.Option("--task", help=say("classify or regress, if the target could be either.").to(LANG))] = None,
+    task: Annotated[str | None, typer.Option("--task", help=say("classify or regress, if the target could be either; forecast for series.").to(LANG))] = None,
     loss: Annotated[str | None, typer.Option("--loss", help=say("classify: log, error, brier, cost. regress: squared, absolute, pinball.").to(LANG))] = None,
     quantile: Annotated[float | None, typer.Option("--quantile", help=say("The quantile of the pinball loss.").to(LANG))] = None,
     worth: WorthOption = None,
@@ -83,6 +83,10 @@ def run_command(
     sequence: Sequence = False,
     window: Window = None,
     skip_broken: SkipBroken = False,
+    horizon: Annotated[int | None, typer.Option("--horizon", min=1, max=10_000, help=say("With --task forecast: how many steps are forecast.").to(LANG))] = None,
+    season: Annotated[int | None, typer.Option("--season", min=1, max=100_000, help=say("With --task forecast: steps of a season (default: found).").to(LANG))] = None,
+    known: Annotated[list[str] | None, typer.Option("--known", metavar="COLUMN", help=say("With --task forecast: a column that is known ahead, may be repeated.").to(LANG))] = None,
+    forecaster: Annotated[str | None, typer.Option("--forecaster", help=say("A local folder of a pre-trained forecaster (Chronos-Bolt class).").to(LANG))] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help=say("Only this candidate (and naive), may be repeated.").to(LANG))] = None,
     without: Annotated[list[str] | None, typer.Option("--without", help=say("Not this candidate, may be repeated.").to(LANG))] = None,
     llm: Annotated[tuple[str, str] | None, typer.Option("--llm", metavar="URL MODEL", help=say("An OpenAI-compatible endpoint and its model.").to(LANG))] = None,
@@ -114,7 +118,7 @@ def run_command(
     flags = {"target": target, "time_s": time, "memory_mb": memory, "task": task, "loss": loss, "quantile": quantile, "worth": worth,
              "requests_per_month": requests, "latency_ms": latency, "artefact_mb": size, "margin": margin, "confidence": confidence,
              "kinds": pairs(kind or []), "group": group, "time_column": time_column, "split": split, "folds": folds, "test_rows": test_rows,
-             "drop_missing_target": drop_missing_target, "sequence": sequence, "window": window, "skip_broken": skip_broken, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
+             "drop_missing_target": drop_missing_target, "sequence": sequence, "window": window, "skip_broken": skip_broken, "horizon": horizon, "season": season, "known": tuple(known or ()), "forecaster": forecaster, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
              "drop": tuple(drop or ()), "query": query, "external": tuple(external or ()), "external_price": prices_of, "weights": pairs(weights or [], "NAME=FILE", "tabpfn=model.safetensors"),
              "work": work, "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
     source = file or fields.get("data")

@@ -35,10 +35,13 @@ def after(arena: Arena, entries: list[Entry], data: Dataset, splits: list[Split]
             return True
         ensembles(arena, whole, len(splits))
         by_name = {e.name: e for e in entries if not e.reason}
-        student(arena, whole, len(splits))
+        if arena.task.by_rows:
+            student(arena, whole, len(splits))
         pair = rivals(whole)
         if len(pair) == 2:
             repeats(arena, [by_name[n] for n in pair if n in by_name], data, splits)
+        if not arena.task.by_rows:
+            return True
         curves(arena, [by_name[n] for n in (*pair, *serious(whole)) if n in by_name], splits)
         ablations(arena, [by_name[n] for n in serious(whole) if n in by_name], data)
     except KeyboardInterrupt:

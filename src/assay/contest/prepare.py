@@ -105,6 +105,8 @@ def _affordable_folds(data: Dataset, time_s: float) -> int:
 
 def splits_of(case: Case, task: Task, data: Dataset) -> tuple[list[Split], Text]:
     """The splits of this case and a sentence that says how they were made."""
+    if (own := task.splits(data)) is not None:
+        return own, say("{train:,} rows teach and {test:,} judge, split {how}.", train=len(own[0].train), test=len(own[0].test), how=say("by origin: what comes later judges"))
     kind = case.split or ("given" if _given(case, data) else "group" if data.schema.group else "time" if data.schema.time else "order" if data.schema.ordered else "random")
     if kind not in SPLITS:
         raise InputError("There is no split '{kind}'. There are: {known}.", kind=kind, known=list(SPLITS))

@@ -51,7 +51,7 @@ def line_up(case: Case, task: Task, schema: Schema) -> list[Entry]:
 
 def _entry(case: Case, task: Task, schema: Schema, card: Candidate, family: str, params: dict | None) -> Entry:
     reason = None
-    if (case.candidates and card.name not in (*case.candidates, "naive") and card.rung != "external") or card.name in case.without:
+    if (case.candidates and card.name not in case.candidates and card.rung not in ("naive", "external")) or card.name in case.without:
         reason = say("it was left out on request")
     elif case.explainable and not card.explainable:
         reason = say("the case asks for an explainable model, and it is not one")

@@ -23,7 +23,7 @@ from assay.contest.mix import mix
 from assay.contest.tune import tune
 from assay.data.dataset import Dataset
 from assay.data.external.answers import flatters
-from assay.data.split import fewer, holdout
+from assay.data.split import fewer
 from assay.errors import AssayError
 from assay.families.base import Candidate, Model, TooSlow
 from assay.registry import get
@@ -73,14 +73,14 @@ def play(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[s
     rate = prices(case.prices)
     clock = TrialClock(job, len(test))
 
-    rest, held = holdout(train, share=VALID_SHARE, seed=job["seed"], strata=task.strata(train), most=candidate.valid_rows)
+    rest, held = task.holdout(train, share=VALID_SHARE, seed=job["seed"], most=candidate.valid_rows)
     meter, params = Meter(), job["params"]
     fit_started = time.monotonic()
     model = candidate.build(task, data.schema, **params)
     model.fit(train.take(rest), seed=job["seed"], budget=clock.budget(0.48))
     first_fit_s = time.monotonic() - fit_started
     tuned: dict[str, Any] = {}
-    if job["tune"] and candidate.space:
+    if job["tune"] and candidate.space and task.by_rows:
         better, tuned = tune(candidate, task, train.take(rest), params=params, seed=job["seed"], clock=clock, fit_s=first_fit_s)
         if better is not None:
             params = same["params"] = better

@@ -69,6 +69,6 @@ def _link(source: str, target: str) -> None:
 
 
 CANDIDATE = Candidate(
-    name="ensemble", rung="classical", tasks=("classify", "regress"), build=Ensemble, instances=lambda case, schema: [],
+    name="ensemble", rung="classical", tasks=("classify", "regress", "forecast"), build=Ensemble, instances=lambda case, schema: [],
     source="greedy selection from a library of models (Caruana et al. 2004, doi:10.1145/1015330.1015432)", licence="MIT, assay's own code", version="1",
 )

@@ -25,14 +25,20 @@ def predict_file(bundle: Path, source: str | Path, out: Path | None, *, query: s
     if suffix not in {*_WRITERS, ".tsv"}:
         raise InputError("'{path}' cannot be written: the name has to end in .csv, .tsv, .parquet or .jsonl.", path=str(out))
     model = load(bundle)
+    if not model.task.by_rows:
+        return _written(model.table(model.read(source, query=query)), out)
     asked = conform(source, model.schema, query=query).frame
     answers = model.predict(asked)
     names = [n for n in named_by(model.schema) if n not in answers.columns and asked[n].null_count() < len(asked)]
     answers = pl.concat([asked.select(names), answers], how="horizontal")  # which file, or which unit and step, an answer is about
+    return _written(answers, out)
+
+
+def _written(answers: pl.DataFrame, out: Path | None) -> int:
     if out is None:
         sys.stdout.write(answers.write_csv())
         return answers.height
-    partial = out.with_name(out.name + ".tmp")
+    suffix, partial = out.suffix.lower(), out.with_name(out.name + ".tmp")
     try:
         if suffix == ".tsv":
             answers.write_csv(partial, separator="\t")

@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 
 from assay import __version__
-from assay.data.dataset import Schema
+from assay.data.dataset import Dataset, Schema
 from assay.data.read import conform
+from assay.data.read_series import conform_series, history_given
 from assay.errors import BundleError, InputError
 from assay.families.base import Candidate, Model
 from assay.ship import cache
@@ -60,15 +61,24 @@ class Bundle:
     def predict(self, asked: Any, *, query: str | None = None) -> Any:
         """Answers, one row each, as the kind of table that was given: polars, pandas (same index), Arrow, or a list of dicts.
         For a path, or a database URL with a `query`: polars. Raises InputError or ReadError if the rows do not have the columns of the schema."""
-        data = conform(asked, self._asked, query=query)  # type: ignore[attr-defined]
-        answers = self.task.answers(self.task.calibrated(self.model.predict(data), self.calibration))
-        return _as_given(asked, answers)
+        return _as_given(asked, self.table(self.read(asked, query=query)))
+
+    def read(self, asked: Any, *, query: str | None = None) -> Dataset:
+        """New rows in the form that the model was trained with; for a forecast every series with all that is known of it."""
+        known: Schema = self._asked  # type: ignore[attr-defined]
+        return conform(asked, known, query=query) if self.task.by_rows else conform_series(asked, known, query=query)
+
+    def table(self, data: Dataset) -> pl.DataFrame:
+        """The answers to rows that `read` has made."""
+        return self.task.table(self.task.calibrated(self.model.predict(data), self.calibration), data)
 
     def predict_one(self, given: dict[str, Any]) -> dict[str, Any]:
         """The answer to one row {column: value} without building a frame where the model allows it.
 
         A value that is not known is None; a column that is missing is refused, because it is more often a typing error.
         """
+        if not self.task.by_rows:
+            return self._history_answered(given)
         clean = {}
         try:
             for name, read in self._readers:  # type: ignore[attr-defined]
@@ -77,6 +87,17 @@ class Bundle:
         except KeyError:
             return self.predict([given])[0]  # says which columns are absent; a sequence may be made of the others
         return self._answer_row(self.task.calibrated(self.model.predict_row(clean), self.calibration))  # type: ignore[attr-defined]
+
+    def _history_answered(self, given: dict[str, Any]) -> dict[str, Any]:
+        """{"history": [values], "origin": time of the first step to forecast} or {"rows": [{time, value, ...}, ...]} of one series -> its quantiles by step."""
+        if isinstance(given.get("rows"), list):
+            data = self.read(given["rows"])
+        elif isinstance(given.get("history"), list):
+            data = history_given(given, self._asked)  # type: ignore[attr-defined]
+        else:
+            raise InputError("A forecast is asked with 'history', a list of values, or with 'rows', a list of objects with the columns of the table.")
+        table = self.table(data)
+        return {name: table[name].to_list() for name in table.columns}
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready facts for `assay show`: where it comes from, what it asks for, what it scored."""

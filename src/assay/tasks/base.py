@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from assay.data.dataset import Column, Dataset, Schema
+from assay.data.split import Split, holdout
 from assay.words import Text
 
 
@@ -17,6 +18,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     losses_known: ClassVar[tuple[str, ...]]  # the first is the default
+    by_rows: ClassVar[bool] = True  # fewer rows teach less: settings can be searched on a part of them, and learning curves drawn
     loss: str
 
     @classmethod
@@ -54,6 +56,18 @@ class Task(ABC):
     @abstractmethod
     def answers(self, prediction: np.ndarray) -> pl.DataFrame:
         """The calibrated prediction as the columns a user reads."""
+
+    def table(self, prediction: np.ndarray, asked: Dataset) -> pl.DataFrame:
+        """The calibrated prediction as the table that is handed out; a row asked may have several rows in it."""
+        return self.answers(prediction)
+
+    def splits(self, data: Dataset) -> list[Split] | None:
+        """The splits that the question itself brings, None where they follow from the data's structure."""
+        return None
+
+    def holdout(self, train: Dataset, *, share: float, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """(rest, held) row numbers of training rows: what validates is held out."""
+        return holdout(train, share=share, seed=seed, strata=self.strata(train), most=most)
 
     @abstractmethod
     def strata(self, data: Dataset) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from assay.data.dataset import Column, Dataset, Schema
 from assay.data.history import HISTORY, ORIGIN, PART, History, frame_of, futures, histories, row_of
 from assay.data.media import packed
 from assay.data.split import Split
+from assay.data.windows import About
 from assay.errors import InputError
 from assay.tasks.base import Task
 from assay.words import Text, say
@@ -30,6 +31,7 @@ class Forecast(Task):
 
     name: ClassVar[str] = "forecast"
     losses_known: ClassVar[tuple[str, ...]] = ("quantile", "absolute")
+    by_rows: ClassVar[bool] = False  # a row is an origin, and the latest of a series holds all the others
 
     def __init__(self, *, horizon: int, season: int = 1, frequency: str = "", levels: tuple[float, ...] = LEVELS, loss: str = "quantile", value: str = "value") -> None:
         self.horizon, self.season, self.frequency, self.levels, self.loss, self.value = horizon, season, frequency, tuple(levels), loss, value
@@ -41,14 +43,16 @@ class Forecast(Task):
         return say("its rows are no histories; --task forecast makes them of a table of time stamps and values")
 
     @classmethod
-    def of(cls, data: Dataset, *, loss: str | None = None, horizon: int | None = None, season: int = 1, frequency: str = "", levels: tuple[float, ...] = LEVELS,
-           costs: dict[str, float] | None = None, **_: Any) -> Forecast:
+    def of(cls, data: Dataset, *, loss: str | None = None, horizon: int | None = None, season: int | None = None, frequency: str | None = None,
+           levels: tuple[float, ...] = LEVELS, costs: dict[str, float] | None = None, **_: Any) -> Forecast:
+        """horizon, season, frequency: those that the data were made with, unless said otherwise."""
         if loss and loss not in cls.losses_known:
             raise InputError("Forecasting has no loss '{loss}'. It knows: {known}.", loss=loss, known=list(cls.losses_known))
         if costs:
             raise InputError("What an error of a forecast costs is said by a decision: --decide problem.toml.")
-        horizon = horizon or len(data.y[0]) // 4
-        return cls(horizon=horizon, season=season, frequency=frequency, levels=levels, loss=loss or "quantile", value=data.schema.target or "value")
+        about = About.of(data.schema)
+        return cls(horizon=about.horizon if about else horizon or len(data.y[0]) // 4, season=season or (about.season if about else 1),
+                   frequency=(about.frequency if about else "") if frequency is None else frequency, levels=levels, loss=loss or "quantile", value=data.schema.target or "value")
 
     @property
     def width(self) -> int:
@@ -126,7 +130,7 @@ class Forecast(Task):
         return pl.DataFrame({"answer": point.tolist(), "low": cube[:, :, 0].tolist(), "high": cube[:, :, -1].tolist()},
                             schema=dict.fromkeys(("answer", "low", "high"), pl.List(pl.Float64)))
 
-    def steps(self, prediction: np.ndarray, asked: Dataset) -> pl.DataFrame:
+    def table(self, prediction: np.ndarray, asked: Dataset) -> pl.DataFrame:
         """A row a series and step: id, step (from 1), time, and a column a level (q0.1, ...)."""
         n, cube = len(asked), self.cube(prediction)
         ids = asked.frame[asked.schema.group] if asked.schema.group in asked.frame.columns else pl.Series(["series"] * n)
@@ -157,10 +161,12 @@ class Forecast(Task):
             series = when // size
         return [Split("origins", train, test, np.unique(series, return_inverse=True)[1])]
 
-    def holdout(self, train: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """(rest, held): the origins kept for validation are held out; where there are none, the latest of each series that has two."""
+    def holdout(self, train: Dataset, *, share: float = 0.2, seed: int = 0, most: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+        """(rest, held): the origins kept for validation are held out, at most `most` of them."""
         part = train.frame[PART].to_numpy()
         held = np.flatnonzero(part == "valid")
+        if len(held) > most:
+            held = np.sort(np.random.default_rng(seed).permutation(held)[:most])
         return np.flatnonzero(part != "valid"), held
 
     def json(self) -> dict[str, Any]:
