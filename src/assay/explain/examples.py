@@ -10,7 +10,7 @@ import numpy as np
 
 from assay.data import media
 from assay.data.dataset import Dataset
-from assay.explain import occlusion
+from assay.explain import grounds
 from assay.families.base import Model
 from assay.tasks.base import Task
 
@@ -21,10 +21,11 @@ _RAMP = np.array([[0, 0, 0, 0], [68, 1, 84, 60], [59, 82, 139, 110], [33, 145, 1
 
 
 def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, losses: np.ndarray, *, seed: int, numbers: np.ndarray | None = None) -> dict[str, Any]:
-    """JSON-ready: {'kind', 'column', 'grid': [...], 'explained': [...], 'method'}; {} where no column can be drawn.
+    """JSON-ready: {'kind', 'column', 'grid': [...], 'explained': [...], 'method' (a template)}; {} where no column can be drawn.
 
     test: rows that the model has not learnt from. prediction: calibrated, (n, width or more). losses: (n,). numbers: of the rows
-    in their file. Every cell: truth, answer, right (labels only), number, and `image` (a data URI), `words` or `channels`.
+    in their file. Every cell: truth, answer, right (labels only), number, and `image` (a data URI), `words` or `channels`;
+    of a transformer also `attention`, a share for each of the words or sixteenths.
     """
     column = next((c for kind in ("image", "sequence", "text") for c in test.schema.of_kind(kind)), None)
     if column is None or not len(test):
@@ -33,26 +34,28 @@ def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, lo
     some = np.sort(rng.permutation(len(test))[:GRID])
     mistakes = [int(i) for i in np.argsort(-losses)[: EXPLAINED // 2]]
     easy = [int(i) for i in rng.permutation(np.argsort(losses)[: max(EXPLAINED, len(test) // 2)]) if int(i) not in mistakes][: EXPLAINED - len(mistakes)]
-    chosen = np.array(mistakes + easy, dtype=int)
+    chosen = np.array((mistakes + easy)[: EXPLAINED // 2 + 1 if column.kind == "sequence" else EXPLAINED], dtype=int)
 
     def told(i: int) -> dict[str, Any]:
         return _about(task, test, prediction, i, numbers)
 
-    out: dict[str, Any] = {"kind": column.kind, "column": column.name, "grid": [], "explained": [], "method": "occlusion"}
     codes = prediction[:, : task.width].argmax(axis=1)
+    asked = test.take(chosen).asked()
+    out: dict[str, Any] = {"kind": column.kind, "column": column.name, "grid": [], "explained": []}
     if column.kind == "image":
         out["grid"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)]))} for i in some]
-        maps, out["method"] = occlusion.heat(model, test.take(chosen).asked(), column.name, codes[chosen])
+        maps, method = grounds.heat(model, asked, column.name, codes[chosen])
         if any(m.any() for m in maps):  # a winner that reads other columns rests on no part of the picture
             out["explained"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)])), "heat": _uri(_coloured(m))} for i, m in zip(chosen, maps, strict=True)]
     elif column.kind == "text":
-        for i in chosen:
-            row = test.take(np.array([i])).asked()
-            out["explained"].append(told(int(i)) | {"words": [[w, round(v, 4)] for w, v in occlusion.words(model, row, column.name, int(codes[i]))]})
+        marked, method = grounds.words(model, asked, column.name, codes[chosen])
+        out["explained"] = [told(int(i)) | {"words": [[w, round(v, 4)] for w, v in own]} for i, own in zip(chosen, marked, strict=True)]
+        _looked(out, grounds.seen_words(model, asked, column.name))
     else:
-        for i in chosen[: EXPLAINED // 2 + 1]:
-            row = test.take(np.array([i])).asked()
-            out["explained"].append(told(int(i)) | {"channels": _channels(model, row, column.name, column.channels or (), int(codes[i]))})
+        adds, method = grounds.stretches(model, asked, column.name, codes[chosen])
+        out["explained"] = [told(int(i)) | {"channels": _channels(test.frame[column.name][int(i)], column.channels or (), own)} for i, own in zip(chosen, adds, strict=True)]
+        _looked(out, grounds.seen_stretches(model, asked, column.name))
+    out["method"] = str(method)
     moved = [abs(v) for e in out["explained"] for v in [*(w[1] for w in e.get("words", [])), *(a for c in e.get("channels", []) for a in c["adds"])]]
     if column.kind != "image" and max(moved, default=0.0) < 1e-6:
         out["explained"] = []
@@ -100,12 +103,17 @@ def _uri(pixels: np.ndarray) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
-def _channels(model: Model, row: Dataset, column: str, names: tuple[str, ...], code: int) -> list[dict[str, Any]]:
-    """The channels that matter most, at most four: their values (at most 200 points) and what each sixteenth of them adds."""
-    if row.frame[column][0] is None:
+def _looked(out: dict[str, Any], weights: list[list[float]] | None) -> None:
+    """Beside what adds to the answers: where a transformer looks, a share for each piece or sixteenth."""
+    for cell, own in zip(out["explained"], weights or [], strict=False):
+        cell["attention"] = [round(share, 4) for share in own]
+
+
+def _channels(cell: bytes | None, names: tuple[str, ...], adds: np.ndarray) -> list[dict[str, Any]]:
+    """The channels that matter most, at most four: their values (at most 200 points) and what each sixteenth of them adds; adds: (channels, 16)."""
+    if not cell:
         return []
-    adds = occlusion.stretches(model, row, column, code)
-    steps = media.steps(row.frame[column][0], len(names))
+    steps = media.steps(cell, len(names))
     out = []
     for c in np.argsort(-np.abs(adds).max(axis=1))[:4]:
         values = steps[:: max(1, len(steps) // 200), c]

@@ -1,7 +1,7 @@
 """What an answer rests on, found by covering it up: patches of a picture, words of a text, stretches of a sequence.
 
 Covering asks the model only for answers, so it explains every family alike, an endpoint or somebody else's program too (Zeiler & Fergus
-2014, arXiv:1311.2901). A network that can draw its own map (`Model.heat`: Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391) is asked for that.
+2014, arXiv:1311.2901). A network that knows better is asked first: `grounds`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,8 @@ MOST_PIECES = 48
 STRETCHES = 16
 
 
-def heat(model: Model, asked: Dataset, column: str, codes: np.ndarray) -> tuple[list[np.ndarray], str]:
-    """A map for each row of what its answer `codes` (n,) rests on, float (h, w) from 0 to 1, and the method's name."""
-    own = getattr(model, "heat", None)
-    if own is not None:
-        return [_unit(m) for m in own(asked, codes)], "Grad-CAM"
-    return [_unit(_covered(model, asked.take(np.array([i])), column, int(codes[i]))) for i in range(len(asked))], "occlusion"
-
-
-def _covered(model: Model, row: Dataset, column: str, code: int) -> np.ndarray:
-    """How far the answer falls when each patch of the picture is grey."""
+def patches(model: Model, row: Dataset, column: str, code: int) -> np.ndarray:
+    """(8, 8): how far the answer falls when each patch of the picture is grey."""
     cell = row.frame[column][0]
     pixels = media.pixels(cell, SIDE)
     step = SIDE // GRID
@@ -99,8 +91,3 @@ def png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(out, "PNG")
     return out.getvalue()
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    top = float(values.max(initial=0.0))
-    return np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
