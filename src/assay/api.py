@@ -37,6 +37,7 @@ from assay.data.read_series import read_series
 from assay.data.split import Split
 from assay.errors import InputError
 from assay.explain.examples import examples
+from assay.explain.fans import fans
 from assay.families.base import Candidate
 from assay.registry import get
 from assay.report.facts import facts_for_report, write_facts
@@ -261,6 +262,9 @@ def _write_examples(folder: Folder, task: Task, data: Dataset, evidence: Evidenc
     model = candidate.build(task, data.schema, **trial.params).load(kept)
     n = trial.test_rows
     test = data.take(evidence.rows[:n])
+    if task.name == "forecast":
+        write_json(folder.path / "examples.json", fans(task, test, evidence.predictions[verdict.packed][:n], evidence.losses[verdict.packed][:n]))
+        return
     found = examples(task, model, test, evidence.predictions[verdict.packed][:n], evidence.losses[verdict.packed][:n], seed=folder.about()["case"].get("seed", 0),
                      numbers=test.rows)
     if found:

@@ -10,9 +10,9 @@ import polars as pl
 from assay.data.dataset import Dataset, Schema
 from assay.data.history import AHEAD, HISTORY
 from assay.data.load import MEMORY_MB, TIMEOUT_S, opened
+from assay.data.origins import About, asked, windowed
 from assay.data.read import Reading, read
 from assay.data.series import Collection, Series, at_step, is_wide, long, wide
-from assay.data.windows import About, asked, windowed
 from assay.errors import InputError
 from assay.words import Text
 

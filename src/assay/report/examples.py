@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from assay.report import charts, wording
+from assay.report import charts, fans, wording
 
 Say = Callable[..., str]
 
@@ -14,6 +14,8 @@ def examples(packed: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> 
     """What the template shows of `explain.examples`; None where there is nothing to look at."""
     if not packed or not (packed["grid"] or packed["explained"]):
         return None
+    if packed["kind"] == "fans":
+        return {"kind": "fans", "column": wording.clean(packed["column"]), "grid": [], "explained": fans.shown(packed, say, markup), "method": ""}
     shown = [_told(cell, say) | _drawn(cell, say, markup) for cell in packed["explained"]]
     return {"kind": packed["kind"], "column": wording.clean(packed["column"]), "grid": [_told(cell, say) | {"image": cell["image"]} for cell in packed["grid"]],
             "explained": shown, "method": packed["method"], "right": sum(bool(c.get("right")) for c in packed["grid"]), "labels": "right" in (packed["grid"] or packed["explained"])[0]}

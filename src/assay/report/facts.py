@@ -22,6 +22,7 @@ from assay.contest.judge import Verdict
 from assay.data.dataset import Dataset
 from assay.data.split import Split
 from assay.errors import InputError
+from assay.explain.fans import shape_of
 from assay.families.base import Candidate
 from assay.registry import discover
 from assay.tasks.base import Task
@@ -136,6 +137,8 @@ def _curves(task: Task, evidence: Evidence, name: str) -> dict[str, Any]:
         shown = np.argsort(-counts.sum(axis=1), kind="stable")[:12]
         labels = [str(task.classes[c]) for c in shown]  # type: ignore[attr-defined]
         return {"calibration": bins, "confusion": {"labels": labels, "matrix": counts[np.ix_(shown, shown)].tolist(), "classes": task.width}}
+    if task.name == "forecast":
+        return shape_of(task, evidence.test, prediction, evidence.losses[name])
     pick = np.linspace(0, len(truth) - 1, min(len(truth), 400)).astype(int)
     return {"residuals": {"truth": truth[pick].tolist(), "answer": prediction[pick, 0].tolist(),
                           "low": prediction[pick, 1].tolist(), "high": prediction[pick, 2].tolist()}}

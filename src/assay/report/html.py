@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import InputError
-from assay.report import charts, sections, wording
+from assay.report import charts, draw, fans, sections, wording
 from assay.report.compressed import compressed
 from assay.report.examples import examples
 from assay.report.facts import read_beside, read_facts
@@ -69,14 +69,14 @@ def view(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> dic
         "rows": [_row(row, verdict, kinds, done, say, markup) for row in done],
         "priced": any(row["cost"].get("money_per_row") for row in done),
         "absent": _absent(verdict, say, markup), "front": _front([r for r in done if r["cost"].get("single_row_ms") is not None], unit, say, markup) if len(done) > 1 else None,
-        "fits": _fits(verdict, pair, say, markup), "confusions": _confusions(verdict, pair, say),
+        "shapes": fans.shapes(verdict, pair, unit, say, markup), "fits": _fits(verdict, pair, say, markup), "confusions": _confusions(verdict, pair, say),
         "findings": sections.findings(verdict, say), "learning": sections.learning(verdict, by_name, unit, say, markup),
         "examples": examples(verdict.get("examples") or {}, say, markup), "compressed": compressed(verdict.get("compressed") or {}, say), "slices": sections.slices(verdict, say), "ablations": sections.ablations(verdict, say),
         "threshold": sections.threshold(verdict, unit, say, markup), "seeds": sections.seeds(done),
         "provenance": sections.provenance(verdict, wording.command(verdict), say), "winner": by_name.get(verdict["winner"]),
         "losses": _losses(done, say, markup), "columns": _columns(verdict, say), "classes": _shared(verdict["classes"] or []),
         "languages": {k: say(t) for k, t in wording.LANGUAGES.items()},
-        "rungs": [{"mark": markup(charts.mark({"rung": r})), "name": say(t)} for r, t in wording.RUNGS.items()
+        "rungs": [{"mark": markup(draw.mark({"rung": r})), "name": say(t)} for r, t in wording.RUNGS.items()
                   if any(row.get("rung") == r for row in done)],
     }
 
@@ -100,7 +100,7 @@ def _effect(verdict: dict[str, Any], rows: dict[str, Any], unit: str, say: Say, 
     confidence = (verdict["effect"] or {}).get("confidence") or verdict["case"].get("confidence", 0.95)
     title = say("Net gain of {one} over {other}: {gain}, interval {ends}", one=one, other=other,
                    gain=wording.number(value["gain"], sign=True), ends=wording.interval(value["low"], value["high"], sign=True))
-    left, right = (charts.shortened(name, 14) for name in (other, one))
+    left, right = (draw.shortened(name, 14) for name in (other, one))
     words = {"title": title, "loses": say("{name} is better", name=left), "pays": say("{name} pays", name=right),
              "unit": say("net gain of {one} over {other}, {unit}", one=right, other=left, unit=unit)}
     return {"svg": markup(charts.effect(value, words)), "value": value, "one": one, "other": other, "percent": f"{confidence * 100:g}",
@@ -129,7 +129,7 @@ def _row(row: dict[str, Any], verdict: dict[str, Any], kinds: tuple[str, ...], d
     """One finished candidate, every cell a text."""
     name, cost = row["candidate"], row["cost"]
     gain, against = row.get("gain_over_naive"), row.get("against_winner")
-    ends = charts.around([v for r in done for v in (r["low"], r["high"], r["loss"])])
+    ends = draw.around([v for r in done for v in (r["low"], r["high"], r["loss"])])
     title = say("{name}: loss {loss}, interval {ends}", name=wording.clean(name), loss=wording.number(row["loss"]),
                    ends=wording.interval(row["low"], row["high"]))
     tags = [tag for tag, here in (
@@ -137,7 +137,7 @@ def _row(row: dict[str, Any], verdict: dict[str, Any], kinds: tuple[str, ...], d
         (say("best large"), name == verdict["large"]), (say("removed"), bool(row.get("removed")))) if here]
     return {
         "name": wording.clean(name), "rung": say(wording.RUNGS.get(row["rung"], Text("{name}", {"name": row["rung"]}))),
-        "mark": markup(charts.mark(row)), "tags": tags, "winner": name == verdict["winner"], "removed": bool(row.get("removed")),
+        "mark": markup(draw.mark(row)), "tags": tags, "winner": name == verdict["winner"], "removed": bool(row.get("removed")),
         "loss": wording.number(row["loss"]), "ends": wording.interval(row["low"], row["high"]), "bar": markup(charts.loss_bar(row, ends, title)),
         "metrics": [wording.metric(m, row["metrics"].get(m)) for m in kinds],
         "gain": wording.number(gain["gain"], digits=3, sign=True) if gain else wording.DASH,
@@ -160,7 +160,7 @@ def _absent(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> 
         status = row["status"] if row["status"] != "done" else "removed" if row.get("removed") else ""
         if status and not wording.reads_others(row):
             reason = Text.of(row["removed"] if status == "removed" else row["reason"]) if row.get("removed") or row.get("reason") else None
-            out.append({"name": wording.clean(row["candidate"]), "mark": markup(charts.mark(row)), "status": say(wording.STATUSES[status]),
+            out.append({"name": wording.clean(row["candidate"]), "mark": markup(draw.mark(row)), "status": say(wording.STATUSES[status]),
                         "reason": wording.clean(say(reason)) if reason else wording.DASH})
     others = [wording.clean(row["candidate"]) for row in verdict["scoreboard"] if wording.reads_others(row)]
     if others:
@@ -177,7 +177,7 @@ def _front(done: list[dict[str, Any]], unit: str, say: Say, markup: Callable[[st
             names.append(row["candidate"])
     title = say("Loss against the time of one answer")
     words = {"title": title, "x": say("one row's answer takes (log scale)"), "y": unit}
-    listed = [{"name": wording.clean(r["candidate"]), "mark": markup(charts.mark(r)), "loss": wording.number(r["loss"], digits=3),
+    listed = [{"name": wording.clean(r["candidate"]), "mark": markup(draw.mark(r)), "loss": wording.number(r["loss"], digits=3),
                "ms": wording.duration(r["cost"]["single_row_ms"] / 1000)} for n in names for r in done if r["candidate"] == n]
     return {"svg": markup(charts.front(done, names, words)), "names": listed}
 
@@ -190,18 +190,18 @@ def _fits(verdict: dict[str, Any], pair: list[dict[str, Any]], say: Say, markup:
         names = " / ".join(wording.clean(row["candidate"]) for row, _ in series)
         words = {"title": say("Calibration: {names}", names=names), "x": say("stated probability of the answer"),
                  "y": say("share that was right")}
-        legend = [{"mark": markup(charts.mark(row)), "name": wording.clean(row["candidate"]),
+        legend = [{"mark": markup(draw.mark(row)), "name": wording.clean(row["candidate"]),
                    "error": wording.metric("calibration_error", row["metrics"].get("calibration_error"))} for row, _ in series]
         return [{"svg": markup(charts.calibration(series, words)), "kind": "calibration", "legend": legend}]
     out = []
-    ends = charts.around([v for c in curves.values() for k in ("truth", "answer") for v in (c.get("residuals") or {}).get(k, ())], pad=0.04)
+    ends = draw.around([v for c in curves.values() for k in ("truth", "answer") for v in (c.get("residuals") or {}).get(k, ())], pad=0.04)
     for row in pair:
         residuals = curves[row["candidate"]].get("residuals")
         if residuals:
             name = wording.clean(row["candidate"])
             words = {"title": say("Truth against answer: {name}", name=name), "x": say("truth"), "y": say("answer")}
             out.append({"svg": markup(charts.answers(row, residuals, ends, words)), "kind": "answers",
-                        "legend": [{"mark": markup(charts.mark(row)), "name": name}]})
+                        "legend": [{"mark": markup(draw.mark(row)), "name": name}]})
     return out
 
 
@@ -226,7 +226,7 @@ def _losses(done: list[dict[str, Any]], say: Say, markup: Callable[[str], Any]) 
             name = wording.clean(row["candidate"])
             words = {"title": say("Loss curve: {name}", name=name), "x": say("step"), "y": say("loss")}
             why = (row["facts"].get("architecture") or {}).get("reason")
-            out.append({"name": name, "mark": markup(charts.mark(row)), "svg": markup(charts.losses(row, curve, words)),
+            out.append({"name": name, "mark": markup(draw.mark(row)), "svg": markup(charts.losses(row, curve, words)),
                         "why": say("Its size: {reason}.", reason=Text.of(why)) if why else ""})
     return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from assay.report import charts, wording
+from assay.report import charts, draw, wording
 from assay.words import Text
 from assay.words import say as phrase
 
@@ -34,7 +34,7 @@ def learning(verdict: dict[str, Any], rows: dict[str, dict[str, Any]], unit: str
     notes = [wording.clean(say(Text.of(text))) for _, c in series for text in (c.get("more_rows") or c.get("reason"), c.get("more_time")) if text]
     return {"svg": markup(charts.learning(series, crossing, words)), "percent": percent, "notes": notes,
             "crossing": wording.clean(say(Text.of(crossing["sentence"]))) if crossing else "",
-            "legend": [{"mark": markup(charts.mark(r)), "name": wording.clean(r["candidate"])} for r, _ in series]}
+            "legend": [{"mark": markup(draw.mark(r)), "name": wording.clean(r["candidate"])} for r, _ in series]}
 
 
 def slices(verdict: dict[str, Any], say: Say) -> list[dict[str, str]]:
@@ -62,7 +62,7 @@ def threshold(verdict: dict[str, Any], unit: str, say: Say, markup: Markup) -> d
     if not found:
         return None
     name = wording.clean(found["class"])
-    words = {"title": say("Cost against the threshold"), "x": say("answer {name} from this probability on", name=charts.shortened(name, 16)), "y": unit}
+    words = {"title": say("Cost against the threshold"), "x": say("answer {name} from this probability on", name=draw.shortened(name, 16)), "y": unit}
     return {"svg": markup(charts.threshold(found["points"], found["chosen"], words)), "chosen": f"{found['chosen']:.1%}", "class": name,
             "candidate": wording.clean(found["candidate"]), "cost": wording.number(found["cost"]), "half": wording.number(found["cost_at_half"])}
 

@@ -28,20 +28,21 @@ KINDS = {"number": say("number"), "category": say("category"), "text": say("text
 LANGUAGES = {"zh": say("Chinese"), "en": say("English"), "other": say("other language")}
 LOSSES = {
     "log": say("log loss"), "error": say("error rate"), "brier": say("Brier score"), "squared": say("squared error"),
-    "absolute": say("absolute error"), "pinball": say("pinball loss"), "cost": say("cost"),
+    "absolute": say("absolute error"), "pinball": say("pinball loss"), "quantile": say("scaled quantile loss"), "cost": say("cost"),
 }
 METRICS = {
     "accuracy": say("accuracy"), "macro_f1": say("macro F1"), "mcc": say("Matthews correlation"), "log_loss": say("log loss"),
     "brier": say("Brier score"), "auc": say("ROC AUC"), "pr_auc": say("PR AUC"), "calibration_error": say("calibration error"),
     "cost": say("cost"), "rmse": say("RMSE"), "mae": say("MAE"), "r2": say("R²"), "coverage": say("interval coverage"),
-    "interval_width": say("interval width"), "pinball": say("pinball loss"),
+    "interval_width": say("interval width"), "pinball": say("pinball loss"), "mase": say("MASE"), "rmsse": say("RMSSE"), "smape": say("sMAPE"), "wape": say("WAPE"),
+    "wql": say("WQL"),
 }
-SHOWN = {"classify": ("accuracy", "macro_f1", "auc", "calibration_error"), "regress": ("mae", "rmse", "r2", "coverage")}
+SHOWN = {"classify": ("accuracy", "macro_f1", "auc", "calibration_error"), "regress": ("mae", "rmse", "r2", "coverage"), "forecast": ("mase", "wape", "smape", "coverage")}
 _BOUNDS: dict[str, tuple[float, float]] = {
     "accuracy": (0, 1), "macro_f1": (0, 1), "mcc": (-1, 1), "auc": (0, 1), "pr_auc": (0, 1), "calibration_error": (0, 1),
-    "coverage": (0, 1), "brier": (0, 2), "r2": (-float("inf"), 1),
+    "coverage": (0, 1), "smape": (0, 2), "brier": (0, 2), "r2": (-float("inf"), 1),
 }
-_POSITIVE = ("log_loss", "rmse", "mae", "interval_width", "pinball", "cost")
+_POSITIVE = ("log_loss", "rmse", "mae", "interval_width", "pinball", "cost", "mase", "rmsse", "wape", "wql")
 
 
 def number(value: float | None, *, digits: int = 4, sign: bool = False, zeros: bool = True) -> str:

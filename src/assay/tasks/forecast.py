@@ -10,8 +10,8 @@ import polars as pl
 from assay.data.dataset import Column, Dataset, Schema
 from assay.data.history import HISTORY, ORIGIN, PART, History, frame_of, futures, histories, row_of
 from assay.data.media import packed
+from assay.data.origins import About
 from assay.data.split import Split
-from assay.data.windows import About
 from assay.errors import InputError
 from assay.tasks.base import Task
 from assay.words import Text, say
