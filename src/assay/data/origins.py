@@ -1,212 +1,173 @@
-"""Windows of many histories: a past and the future that followed it, cut at many origins, and what is common to all ways of learning from them.
-
-A window is made free of units: `base` is the last season repeated, `size` the mean error that this makes in the window's past, so that (future - base) / size is
-what there is to learn, and a model that has learnt nothing answers the last season.
-"""
+"""Series -> the rows of a forecasting question: who is asked from which origin, what the season is, and new histories for a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from assay.data.dataset import Dataset
-from assay.data.history import HISTORY, ORIGIN, History
-from assay.data.lags import bridged, level_of, normal, repeated, row_quantiles
+from assay.data.dataset import Column, Dataset, Schema
+from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, History, frame_of, row_of
+from assay.data.media import packed
+from assay.data.series import Collection, Series, at_step, split_frequency
+from assay.errors import InputError, TaskError
+from assay.words import Text, say
 
-CLIPPED = 8.0  # no window may pull a line further than so many of its own sizes
-MOST_HELD = 3000  # windows that judge
-FEW_ROWS = 20.0  # with so many judging windows, learnt quantiles and the normal's count half each
-PARTS = 6  # stretches of the horizon with errors of their own
-
-
-@dataclass(frozen=True)
-class Windows:
-    """past: float64 (w, l), gaps bridged, NaN before the series began. future: (w, h), NaN where missing or not asked. series: (w,), which history.
-    origin: (w,), how many of its steps were known. base: (w, h); level, size: (w,), size 0 where the past is one value all along."""
-
-    past: np.ndarray
-    future: np.ndarray
-    series: np.ndarray
-    origin: np.ndarray
-    base: np.ndarray
-    level: np.ndarray
-    size: np.ndarray
-    marks: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.series)
-
-    @property
-    def wanted(self) -> np.ndarray:
-        """(w, h): what there is to learn, clipped; NaN where the future is missing or the past is constant."""
-        size = np.where(self.size > 0, self.size, np.nan)[:, None]
-        return np.clip((self.future - self.base) / size, -CLIPPED, CLIPPED)
-
-
-def cut(rows: Sequence[History], series: np.ndarray, origin: np.ndarray, *, past: int, horizon: int, season: int) -> Windows:
-    """The windows that end after `origin` steps of the histories `series` (sorted), `past` steps long."""
-    pasts, futures = np.full((len(series), past), np.nan), np.full((len(series), horizon), np.nan)
-    for at in np.split(np.arange(len(series)), np.flatnonzero(np.diff(series)) + 1) if len(series) else []:
-        values = rows[series[at[0]]].values
-        padded = np.concatenate([np.full(past, np.nan), values, np.full(horizon, np.nan)])
-        pasts[at] = np.lib.stride_tricks.sliding_window_view(padded, past)[origin[at]]
-        futures[at] = np.lib.stride_tricks.sliding_window_view(padded[past:], horizon)[origin[at]]
-    return _windows(pasts, futures, series, origin, season)
-
-
-def asked(rows: Sequence[History], *, past: int, horizon: int, season: int) -> Windows:
-    """The windows at the end of each history, whose future is asked for."""
-    return cut(rows, np.arange(len(rows)), np.array([len(one.values) for one in rows], dtype=np.int64), past=past, horizon=horizon, season=season)
-
-
-def _windows(past: np.ndarray, future: np.ndarray, series: np.ndarray, origin: np.ndarray, season: int) -> Windows:
-    past[~np.isfinite(past)] = np.nan
-    future[~np.isfinite(future)] = np.nan
-    whole = bridged(past) if len(past) else past
-    base = repeated(whole, season, future.shape[1])
-    level = level_of(whole)
-    marks = np.column_stack([_steps(whole[:, -3 * season - 8 :], season), _steps(whole, season), _steps(whole, 1), level])
-    size = np.where(marks[:, 0] > 0, (marks[:, 0] * marks[:, 1]) ** 0.5, marks[:, 1])
-    size = np.where(size > 0, np.maximum(size, 1e-3 * level), 0.0)
-    return Windows(whole, future, series, origin, base, level, size, marks)
-
-
-def _steps(table: np.ndarray, lag: int) -> np.ndarray:
-    """(n,): the mean size of the differences `lag` steps apart, of neighbours where there are none."""
-    out = np.zeros(len(table))
-    for gap in (lag, 1):
-        if table.shape[1] > gap:
-            out = np.where(out > 0, out, level_of(table[:, gap:] - table[:, :-gap]))
-    return out
+MOST_HISTORY = 8192  # steps of a row that judges; what is learnt from is whole
+TEST_ROWS, TEST_SHARE, VALID_SHARE = 100, 0.3, 0.2  # origins are added until so many rows judge, within these shares of a series
+MOST_ORIGINS = 60
+SEASONS = {"s": (60, 3600), "m": (60, 1440), "h": (24, 168), "d": (7, 30, 365), "w": (52, 4), "mo": (12, 3), "y": (1,)}
+ANY_SEASON = (4, 5, 6, 7, 10, 12, 24, 30, 48, 52, 60, 96, 144, 168, 288, 336, 365)
+CLEAR = 0.1  # share of the variance around the trend that a season has to explain
+LEAST_HISTORY = 3
 
 
 @dataclass(frozen=True)
-class Origins:
-    """Which windows teach (`series`, `origin`) and which judge (`held_series`, `held_origin`): later ones, whose futures no teaching window has seen."""
+class About:
+    """What new rows need to be read as these were; kept in the schema. horizon, season: steps."""
 
-    series: np.ndarray
-    origin: np.ndarray
-    held_series: np.ndarray
-    held_origin: np.ndarray
+    horizon: int
+    season: int
+    frequency: str
+    value: str
+    by: str | None
+    time: str | None
+    wide: bool
 
+    def text(self) -> str:
+        return json.dumps(vars(self), ensure_ascii=False)
 
-def origins(rows: Sequence[History], *, horizon: int, least: int, most: int, seed: int) -> Origins:
-    """At most `most` teaching windows, evenly over all series and times, each with `least` known steps before it or more; and up to 3,000 judging ones.
-
-    Where no series is long enough to teach and to judge, some series teach and others judge.
-    """
-    rng = np.random.default_rng(seed)
-    lengths = np.array([len(one.values) for one in rows], dtype=np.int64)
-    usable = lengths - horizon - least  # the last possible origin, counted from `least`
-    able = np.flatnonzero(usable >= 0)
-    if not len(able):
-        nothing = np.zeros(0, dtype=np.int64)
-        return Origins(nothing, nothing, nothing, nothing)
-    repeats = int(np.clip(300 // len(able), 1, 12))
-    gap = max(1, horizon // 2)
-    held: list[tuple[int, int]] = []
-    teach_until = np.full(len(rows), -1, dtype=np.int64)
-    for i in able:
-        own = max(1, min(repeats, 1 + int(0.25 * lengths[i]) // gap))
-        first = lengths[i] - horizon - (own - 1) * gap
-        while own > 1 and first - horizon < least:
-            own, first = own - 1, first + gap
-        held += [(i, lengths[i] - horizon - k * gap) for k in range(own)]
-        teach_until[i] = first - horizon
-    if (teach_until >= least).sum() < max(1, len(able) // 4):  # short series: a quarter of them judges
-        judges = set(rng.permutation(able)[: max(1, len(able) // 4)].tolist()) if len(able) > 3 else set(able.tolist())
-        held = [pair for pair in held if pair[0] in judges]
-        for i in able:
-            teach_until[i] = lengths[i] - horizon if i not in judges or len(able) <= 3 else -1
-    if len(held) > MOST_HELD:
-        held = [held[j] for j in np.sort(rng.permutation(len(held))[:MOST_HELD])]
-    held.sort()
-    return Origins(*_spread(teach_until, least, most, rng), *(np.array(side, dtype=np.int64) for side in zip(*held, strict=True)))
+    @classmethod
+    def of(cls, schema: Schema) -> About | None:
+        """What the schema's column of parts says, None where it says nothing."""
+        column = next((c for c in schema.columns if c.name == PART and c.unit), None)
+        return None if column is None else cls(**json.loads(column.unit or ""))
 
 
-def every(rows: Sequence[History], *, horizon: int, least: int, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(series, origin) of at most `most` windows, the latest included: for the fit after the choices are made."""
-    until = np.array([len(one.values) for one in rows], dtype=np.int64) - horizon
-    return _spread(until, least, most, np.random.default_rng(seed))
+def windowed(found: Collection, *, horizon: int | None, season: int | None, wide: bool, notes: list[Text]) -> Dataset:
+    """The rows: for each series the latest origins judge, those before them validate, and one teaches all that came before. Raises TaskError."""
+    lengths = np.array([len(s.values) for s in found.series])
+    if not len(lengths) or lengths.max() < 2:
+        raise TaskError("No series has two values, so there is nothing to forecast.")
+    season = season or season_of(found)
+    horizon = horizon or _usual_horizon(found.frequency, season, int(np.median(lengths)))
+    steps = {"frequency": found.frequency or "?", "horizon": horizon}
+    notes.append(say("Steps of {frequency}, a season of {season} steps, the next {horizon} are forecast; --season and --horizon say otherwise.", season=season, **steps) if season > 1
+                 else say("Steps of {frequency}, no season, the next {horizon} are forecast; --season and --horizon say otherwise.", **steps))
+    least = 3 * horizon + LEAST_HISTORY
+    usable = [s for s in found.series if len(s.values) >= least]
+    if not usable:
+        raise TaskError("The longest series has {n:,} steps, and a horizon of {horizon:,} needs {least:,}: some to learn from, some to validate, some to judge. "
+                        "Ask for a shorter --horizon.", n=int(lengths.max()), horizon=horizon, least=least)
+    short = [s for s in found.series if horizon + 1 <= len(s.values) < least]
+    if short:
+        notes.append(say("{n:,} series with fewer than {least:,} steps only judge: nothing is learnt from them.", n=len(short), least=least))
+    if (left := len(found.series) - len(usable) - len(short)) > 0:
+        notes.append(say("{n:,} series with at most {steps:,} steps are too short even to judge and are left out.", n=left, steps=horizon))
+    median = float(np.median([len(s.values) for s in usable]))
+    judging = int(np.clip(np.ceil(TEST_ROWS / len(usable)), 1, max(1, min(MOST_ORIGINS, int(TEST_SHARE * median / horizon)))))
+    checking = int(np.clip(judging, 1, max(1, int(VALID_SHARE * median / horizon))))
+    about = About(horizon, season, found.frequency, found.value, found.by, found.time, wide)
+    schema = schema_of(found, about)
+    rows: list[dict[str, Any]] = []
+    for one in usable:
+        n = len(one.values)
+        tests = min(judging, max(1, int(TEST_SHARE * n / horizon)), (n - LEAST_HISTORY) // horizon - 2)
+        checks = min(checking, max(1, int(VALID_SHARE * n / horizon)), (n - LEAST_HISTORY) // horizon - 1 - tests)
+        parts = ["test"] * tests + ["valid"] * checks + ["train"]
+        rows += [_row(one, n - horizon * (k + 1), part, found, about, schema) for k, part in reversed([*enumerate(parts)])]
+    rows += [_row(one, len(one.values) - horizon, "test", found, about, schema) for one in short]
+    notes.append(say("Origins: the last {tests} of each series judge, the {checks} before validate.", tests=judging, checks=checking))
+    return Dataset(frame_of(rows, schema), schema)
 
 
-def _spread(until: np.ndarray, least: int, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.maximum(until - least + 1, 0)
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    chosen = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
-    series = np.searchsorted(ends, chosen, side="right")
-    return series, chosen - (ends - counts)[series] + least
+def schema_of(found: Collection, about: About) -> Schema:
+    """The column of parts holds in its unit what new rows need."""
+    target = found.value if found.value not in (HISTORY, AHEAD, ORIGIN, PART) else "value"
+    columns = [Column("id" if found.by is None else found.by, "id"), Column(PART, "id", unit=about.text())]
+    columns += [Column(name, kind) for name, kind in found.kinds.items()]
+    if about.frequency:
+        columns.append(Column(ORIGIN, "time"))
+    columns.append(Column(HISTORY, "sequence", channels=(target, *found.names)))
+    if found.known:
+        columns.append(Column(AHEAD, "sequence", channels=found.known))
+    return Schema((*columns, Column(target, "sequence", channels=(target,))), target=target, group=columns[0].name)
 
 
-class Spread:
-    """Quantiles around a point, learnt from the errors of judging windows: how large they are beside the window's marks, and how they are distributed in each
-    stretch of the horizon (their median too, which takes away a bias)."""
-
-    def __init__(self, horizon: int, levels: Sequence[float]) -> None:
-        self.horizon, self.levels = horizon, np.asarray(levels)
-        self.parts = np.array_split(np.arange(horizon), min(PARTS, horizon))
-        self.line = np.zeros(4)
-        walk = np.sqrt(np.array([part.mean() + 1 for part in self.parts]) / (horizon / 2 + 0.5))
-        self.quantiles = 1.2533 * walk[:, None] * normal(self.levels)[None, :]
-
-    def learn(self, errors: np.ndarray, marks: np.ndarray) -> Spread:
-        """errors: (w, h), truth - point, NaN where unknown. marks: (w, 4), see Windows."""
-        size = level_of(errors)
-        good = (marks[:, 0] > 0) & np.isfinite(errors).any(axis=1) & (size > 0)
-        if good.sum() < 2:
-            return self
-        errors, x, y = errors[good], _ratios(marks[good]), np.log(size[good] / marks[good, 0])
-        x[:, 0] = 1.0
-        inverse = x.T @ x + np.diag([1e-6, *[0.1 * FEW_ROWS] * 3])
-        self.line = np.linalg.solve(inverse, x.T @ y)
-        scaled = errors / self.sizes(marks[good])[:, None]
-        weight = len(scaled) / (len(scaled) + FEW_ROWS)
-        for p, part in enumerate(self.parts):
-            own = scaled[:, part].reshape(1, -1)
-            if np.isfinite(own).any():
-                bell = level_of(own)[0] * 1.2533 * normal(self.levels)
-                self.quantiles[p] = weight * row_quantiles(own, self.levels)[0] + (1 - weight) * bell
-        return self
-
-    def sizes(self, marks: np.ndarray) -> np.ndarray:
-        """(n,): how large errors are expected to be; 0 where the past is one value all along."""
-        x = _ratios(marks)
-        x[:, 0] = 1.0
-        return np.where(marks[:, 1] > 0, np.maximum(marks[:, 0], 0.1 * marks[:, 1]) * np.exp(np.clip(x @ self.line, -3, 3)), 0.0)
-
-    def cube(self, point: np.ndarray, marks: np.ndarray) -> np.ndarray:
-        """(n, h, levels) around (n, h)."""
-        by_step = np.concatenate([np.repeat(q[None], len(part), axis=0) for q, part in zip(self.quantiles, self.parts, strict=True)])
-        return point[:, :, None] + self.sizes(marks)[:, None, None] * by_step[None]
-
-    def json(self) -> dict[str, Any]:
-        return {"line": self.line.tolist(), "quantiles": self.quantiles.tolist()}
-
-    def read(self, packed: dict[str, Any]) -> Spread:
-        self.line, self.quantiles = np.array(packed["line"]), np.array(packed["quantiles"])
-        return self
+def upto(one: Series, origin: int, found: Collection, horizon: int, most: int | None = None) -> History:
+    """The series as it is known at this step."""
+    begin = 0 if most is None else max(0, origin - most)
+    ahead = one.covariates[origin : origin + horizon, [found.names.index(n) for n in found.known]]
+    missing = np.full((max(0, horizon - len(ahead)), len(found.known)), np.nan)
+    return History(one.id, one.values[begin:origin], one.covariates[begin:origin], np.concatenate([ahead, missing]), found.names, found.known,
+                   None if one.start is None else at_step(one.start, found.frequency, origin), one.static)
 
 
-def _ratios(marks: np.ndarray) -> np.ndarray:
-    """(n, 4): the logarithm of each mark beside the first, within a factor of 30."""
-    first = np.maximum(marks[:, :1], 0.1 * marks[:, 1:2])
-    return np.log(np.clip(np.divide(marks, first, out=np.ones_like(marks), where=first > 0), 1 / 30, 30))
+def asked(found: Collection, schema: Schema) -> Dataset:
+    """Rows for a trained model: every series from its end on. Raises InputError if what must be known ahead is missing."""
+    about = About.of(schema)
+    assert about is not None
+    wanted = schema.without_target()
+    channels = next(c.channels or () for c in wanted.columns if c.name == HISTORY)
+    if absent := [n for n in channels[1:] if n not in found.names]:
+        raise InputError("The rows lack columns the model was trained with: {absent}.", absent=absent)
+    order = [found.names.index(n) for n in channels[1:]]
+    known = next((c.channels or () for c in wanted.columns if c.name == AHEAD), ())
+    same = Collection([Series(s.id, s.values, s.covariates[:, order], s.start, s.static) for s in found.series], tuple(channels[1:]), tuple(known), found.frequency, found.value,
+                      found.by, found.time, found.kinds)
+    rows = []
+    for one in same.series:
+        if not len(one.values):
+            raise InputError("The series '{id}' has no value yet, so there is nothing to go on. Leave it out, or give it one.", id=one.id)
+        history = upto(one, len(one.values), same, about.horizon, MOST_HISTORY)
+        if known and np.isnan(history.ahead).any():
+            raise InputError("'{names}' must be known for the next {horizon} steps of '{id}': add rows with its values and an empty '{value}'.", names=list(known),
+                             horizon=about.horizon, id=one.id, value=about.value)
+        rows.append(row_of(history, about.horizon, wanted))
+    return Dataset(frame_of(rows, wanted), wanted)
 
 
-def begun(train: Dataset) -> dict[str, tuple[int, np.datetime64 | None]]:
-    """{series: (steps known, time of the step after them)} of its longest history, so that each step of it has a time."""
-    frame, out = train.frame, {}
-    channels = next(len(c.channels or ("",)) for c in train.schema.columns if c.name == HISTORY)
-    ids = [str(i) for i in frame[train.schema.group].to_list()] if train.schema.group in frame.columns else [""] * frame.height
-    whens = frame[ORIGIN].to_numpy() if ORIGIN in frame.columns else np.full(frame.height, np.datetime64("NaT"))
-    for name, cell, when in zip(ids, frame[HISTORY].to_list(), whens, strict=True):
-        known = len(cell) // (4 * channels) if cell is not None else 0
-        if name not in out or known >= out[name][0]:
-            out[name] = (known, None if np.isnat(when) else when)
-    return out
+def season_of(found: Collection) -> int:
+    """The season that explains most of what is left around the trend, over at most 100 series; 1 for none."""
+    count, unit = split_frequency(found.frequency) if found.frequency else (1, "")
+    usual = tuple(max(1, round(s / count)) for s in SEASONS.get(unit, ANY_SEASON)) if found.frequency else ANY_SEASON
+    some = sorted(found.series, key=lambda s: -len(s.values))[:: max(1, len(found.series) // 100)][:100]
+    best, clear = 1, CLEAR
+    for season in usual:
+        told = [e for s in some if len(s.values) >= 3 * season and season > 1 and np.isfinite(e := explained(s.values[-20 * season :], season))]
+        if len(told) >= max(1, len(some) // 4) and float(np.median(told)) > clear:
+            best, clear = season, float(np.median(told)) + 0.05
+    return best
 
 
+def explained(values: np.ndarray, season: int) -> float:
+    """The share of the variance around a moving mean over one season that the mean of each phase explains, corrected for their number; NaN if undefined."""
+    there = np.isfinite(values)
+    if there.sum() < 2 * season:
+        return float("nan")
+    filled = np.interp(np.arange(len(values)), np.flatnonzero(there), values[there])
+    weights = np.ones(season) if season % 2 else np.r_[0.5, np.ones(season - 1), 0.5]
+    trend = np.convolve(filled, weights / weights.sum(), mode="valid")
+    skip = (len(weights) - 1) // 2
+    rest, phase = filled[skip : skip + len(trend)] - trend, (np.arange(len(trend)) + skip) % season
+    n = len(rest)
+    total = float(((rest - rest.mean()) ** 2).sum())
+    if n <= season + 1 or total <= 1e-12 * max(1.0, float((filled**2).sum())):
+        return float("nan")
+    means = np.bincount(phase, weights=rest, minlength=season) / np.maximum(np.bincount(phase, minlength=season), 1)
+    return 1 - (float(((rest - means[phase]) ** 2).sum()) / (n - season)) / (total / (n - 1))
+
+
+def _row(one: Series, origin: int, part: str, found: Collection, about: About, schema: Schema) -> dict[str, Any]:
+    history = upto(one, origin, found, about.horizon, None if part == "train" else MOST_HISTORY)
+    answer = packed(one.values[origin : origin + about.horizon, None].astype(np.float32))
+    return row_of(history, about.horizon, schema) | {schema.target or "": answer, PART: part}
+
+
+def _usual_horizon(frequency: str, season: int, length: int) -> int:
+    """Two days of hours, a day of minutes, four weeks of days, a quarter of weeks, a year of months, else two seasons; at most a tenth of a series."""
+    count, unit = split_frequency(frequency) if frequency else (1, "")
+    wanted = {"h": 48, "m": 1440, "d": 28, "w": 13, "mo": 12}.get(unit, 2 * season if 1 < season <= 48 else 12)
+    return max(1, min(max(1, wanted // count), length // 10))

@@ -220,7 +220,7 @@ def frequency_of(stamps: np.ndarray) -> str:
 
 def steps_since(stamps: np.ndarray, start: np.datetime64, frequency: str) -> tuple[np.ndarray, int]:
     """(step of each stamp, how many lie off the grid)."""
-    count, unit = _split(frequency)
+    count, unit = split_frequency(frequency)
     if unit in ("mo", "y"):
         size = count * (12 if unit == "y" else 1)
         months = (stamps.astype("datetime64[M]") - start.astype("datetime64[M]")).astype(np.int64)
@@ -232,14 +232,14 @@ def steps_since(stamps: np.ndarray, start: np.datetime64, frequency: str) -> tup
 
 def at_step(start: np.datetime64, frequency: str, step: int) -> np.datetime64:
     """The time `step` steps after `start`."""
-    count, unit = _split(frequency)
+    count, unit = split_frequency(frequency)
     if unit in ("mo", "y"):
         month = start.astype("datetime64[M]")
         return (month + step * count * (12 if unit == "y" else 1)).astype("datetime64[us]") + (start - month.astype("datetime64[us]"))
     return start + np.timedelta64(step * count * {u: s for s, u in _UNITS}[unit], "s")
 
 
-def _split(frequency: str) -> tuple[int, str]:
+def split_frequency(frequency: str) -> tuple[int, str]:
     unit = frequency.lstrip("0123456789")
     return int(frequency[: len(frequency) - len(unit)] or 1), unit
 
