@@ -114,7 +114,7 @@ def origins(rows: Sequence[History], *, horizon: int, least: int, most: int, see
         first = lengths[i] - horizon - (own - 1) * gap
         while own > 1 and first - horizon < least:
             own, first = own - 1, first + gap
-        held += [(i, lengths[i] - horizon - k * gap) for k in range(own)]
+        held += [(int(i), int(lengths[i]) - horizon - k * gap) for k in range(own)]
         teach_until[i] = first - horizon
     if (teach_until >= least).sum() < max(1, len(able) // 4):  # short series: a quarter of them judges
         judges = set(rng.permutation(able)[: max(1, len(able) // 4)].tolist()) if len(able) > 3 else set(able.tolist())
@@ -197,9 +197,29 @@ def _ratios(marks: np.ndarray) -> np.ndarray:
     return np.log(np.clip(np.divide(marks, first, out=np.ones_like(marks), where=first > 0), 1 / 30, 30))
 
 
-def begun(train: Dataset) -> dict[str, tuple[int, np.datetime64 | None]]:
+def ahead_of(rows: Sequence[History], series: np.ndarray, origin: np.ndarray, *, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
+    """(values, before): the covariates known ahead of each window at its steps, and at the steps that its base repeats, both (w, horizon, k), NaN where unknown."""
+    k = len(rows[0].names_ahead) if rows else 0
+    values, before = np.full((len(series), horizon, k), np.nan), np.full((len(series), horizon, k), np.nan)
+    if not k:
+        return values, before
+    for j, (i, known) in enumerate(zip(series, origin, strict=True)):
+        one = rows[i]
+        own = one.covariates[:, [one.names.index(name) for name in one.names_ahead]]
+        after = own[known : known + horizon] if known < len(own) else one.ahead[:horizon]
+        values[j, : len(after)] = after
+        last = own[max(0, known - season) : known]
+        if len(last) == season:
+            before[j] = last[np.arange(horizon) % season]
+        elif len(last):
+            before[j] = last[-1]
+    return values, before
+
+
+def begun(train: Dataset) -> dict[str, tuple[int, Any]]:
     """{series: (steps known, time of the step after them)} of its longest history, so that each step of it has a time."""
-    frame, out = train.frame, {}
+    frame = train.frame
+    out: dict[str, tuple[int, Any]] = {}
     channels = next(len(c.channels or ("",)) for c in train.schema.columns if c.name == HISTORY)
     ids = [str(i) for i in frame[train.schema.group].to_list()] if train.schema.group in frame.columns else [""] * frame.height
     whens = frame[ORIGIN].to_numpy() if ORIGIN in frame.columns else np.full(frame.height, np.datetime64("NaT"))
