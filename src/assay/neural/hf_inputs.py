@@ -86,14 +86,18 @@ class Inputs:
             out[first : first + len(part), : part.shape[1]] = part
         return out
 
-    def _tokens(self, cells: pl.Series) -> list[np.ndarray]:
+    def opened(self) -> Any:
+        """The tokenizer, which cuts at `length`."""
         if self._opened is None:
             from tokenizers import Tokenizer
 
             self._opened = Tokenizer.from_file(str(self.tokenizer))
             self._opened.no_padding()
             self._opened.enable_truncation(self.length)
-        found = self._opened.encode_batch_fast([cell or "" for cell in cells])
+        return self._opened
+
+    def _tokens(self, cells: pl.Series) -> list[np.ndarray]:
+        found = self.opened().encode_batch_fast([cell or "" for cell in cells])
         return [np.array(one.ids or [self.settings.padding], dtype=np.int64) for one in found]
 
     def dump(self, folder: Path) -> dict[str, Any]:

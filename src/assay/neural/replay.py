@@ -7,6 +7,7 @@ was taught cannot be built again from it. Its operators can be run one by one, w
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,7 @@ def operators() -> dict[str, Callable[..., Any]]:
     known["Div"] = lambda a, x, y: x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
     known["Dropout"] = lambda a, x, *rest: x
     known["Expand"] = lambda a, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(shape.tolist())))
-    known["Flatten"] = lambda a, x: x.flatten(a.get("axis", 1)).reshape(x.shape[: a.get("axis", 1)].numel(), -1)
+    known["Flatten"] = lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1)
     known["GatherElements"] = lambda a, x, at: x.gather(a.get("axis", 0), torch.where(at < 0, at + x.shape[a.get("axis", 0)], at))
     known["GlobalAveragePool"] = lambda a, x: x.mean(tuple(range(2, x.ndim)), keepdim=True)
     known["LayerNormalization"] = lambda a, x, w, b=None: functional.layer_norm(x, x.shape[a.get("axis", -1) :], w, b, a.get("epsilon", 1e-5))
