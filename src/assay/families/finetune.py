@@ -23,7 +23,6 @@ from assay.neural.fitting import Scale, aim_of, parts, teach, tuned
 from assay.neural.frozen import spread
 from assay.neural.hf_folder import Settings, settings_of
 from assay.neural.hf_grounds import Grounds
-from assay.neural.hf_grounds import Grounds
 from assay.neural.hf_inputs import Inputs, Read, Taught
 from assay.neural.lora import add_lora, merged
 from assay.neural.probe import Probe, clearly_better, probe, put, taken
