@@ -24,6 +24,7 @@ from assay.errors import InputError
 from assay.words import Text, say
 
 FUTURES = 400
+SHARE = 0.6  # of the time is for all set-ups at once, the rest for some of them at a time, if the best is not found by then
 GAP = 1e-3  # of the whole cost, at which a plan is called the best: the futures themselves are known less well
 
 
@@ -89,23 +90,23 @@ class LotSizes(Decision):
         program, made, opened = _program(needs, load, cut)
         rule, constant, ids = silver_meal(needs, load), sum(need.nothing for need in needs), list(known.ids)
         near = _total(rule, needs, load)  # the program leaves the constant out, so that its relative gap has to be that much smaller
-        found = program.solve(seconds - (time.monotonic() - began), gap=GAP * near / max(abs(near - constant), near, 1e-9))
+        found = program.solve(SHARE * seconds - (time.monotonic() - began), gap=GAP * near / max(abs(near - constant), near, 1e-9))
         if found.status == "infeasible":
             return Plan({}, float("inf"), tuple(_clashes(needs, load, cut, known, problem)), {"status": "infeasible", "seconds": round(found.seconds, 3), "solver": "HiGHS"})
         facts = found.facts()
-        if found.x is None:
-            facts |= {"status": "feasible", "solver": "Silver-Meal (HiGHS found none in time)"}
-            lots = rule
-        else:
-            lots = Lots(np.stack([found.x[m].sum(axis=0) for m in made]), np.stack([found.x[o] > 0.5 for o in opened]))
-            if "bound" in facts:
-                facts["bound"] += constant
-                total = found.cost + constant
-                facts["gap"] = max(total - facts["bound"], 0.0) / max(abs(total), 1e-9)
-            if found.status == "feasible" and not _misses(rule, needs) and _total(rule, needs, load) < _total(lots, needs, load):
-                lots, facts["solver"] = rule, "Silver-Meal (better than HiGHS in this time)"
+        lots = None if found.x is None else _lots(found.x, made, opened)
+        if found.status != "optimal":
+            facts |= {"status": "feasible", "solver": "HiGHS, fix and optimise"}
+            lots = _refined(needs, load, cut, lots, rule, began + seconds)
+            if _misses(lots, needs):
+                told = say("No schedule that meets the service levels was found in {seconds:.3g} s; there may be one. Give it more time.", seconds=seconds)
+                return Plan({}, float("inf"), (told,), facts | {"status": "infeasible", "seconds": round(time.monotonic() - began, 3)})
+        if "bound" in facts:
+            total = _total(lots, needs, load)  # type: ignore[arg-type]
+            facts["bound"] = min(facts["bound"] + constant, total)  # a slab that is split is a little dearer in the program than unit by unit
+            facts["gap"] = max(total - facts["bound"], 0.0) / max(abs(total), 1e-9)
         facts["seconds"] = round(time.monotonic() - began, 3)
-        return _plan(lots, needs, load, problem, known, facts | {"ids": ids})
+        return _plan(lots, needs, load, problem, known, facts | {"ids": ids})  # type: ignore[arg-type]
 
     def rule(self, problem: Problem, quantiles: Quantiles | None) -> Plan:
         """Silver-Meal (Silver and Meal 1973): a lot grows by a period's demand as long as that lowers its cost a period; demand is the mean plus 1.64 standard
@@ -199,20 +200,58 @@ def _load(problem: Problem, known: Quantiles) -> Load:
     return Load(laid("capacity"), laid("overtime"), np.array([m.overtime_cost for m in problem.machines.values()]))
 
 
-def _program(needs: list[Need], load: Load, cut: list[Slabs], *, slack: bool = False) -> tuple[Program, list[np.ndarray], list[np.ndarray]]:
+def _lots(x: np.ndarray, made: list[np.ndarray], opened: list[np.ndarray]) -> Lots:
+    return Lots(np.stack([x[m].sum(axis=0) for m in made]), np.stack([x[o] > 0.5 for o in opened]))
+
+
+def _refined(needs: list[Need], load: Load, cut: list[Slabs], first: Lots | None, rule: Lots, until: float) -> Lots:
+    """Fix and optimise (Helber and Sahling 2010): all set-ups stay but those of one product, or of some periods, which are planned anew; in turn, until
+    nothing gets better or the time is over. Starts from the better of what is there and Silver-Meal's set-ups with lots of the best size."""
+    n, machines, h = rule.made.shape
+
+    def worth(lots: Lots) -> tuple[float, float]:
+        return sum(units for _, _, units in _misses(lots, needs)), _total(lots, needs, load)
+
+    def planned(start: Lots, free: np.ndarray, seconds: float) -> Lots:
+        program, made, opened = _program(needs, load, cut, kept=(start.opened, free))
+        found = program.solve(seconds)
+        return start if found.x is None else _lots(found.x, made, opened)
+
+    best = min([lots for lots in (first, rule) if lots is not None], key=worth)
+    nothing = np.zeros((n, machines, h), dtype=bool)
+    best = min(best, planned(rule, nothing, 5.0), key=worth)
+    parts = []
+    for p in range(n):
+        parts.append(nothing.copy())
+        parts[-1][p] = True
+    for t in range(0, h, 2):
+        parts.append(nothing.copy())
+        parts[-1][:, :, t : t + 4] = True
+    idle = k = 0
+    while idle < len(parts) and time.monotonic() < until:
+        tried = planned(best, parts[k % len(parts)], min(until - time.monotonic(), 3.0))
+        better = worth(tried) < (worth(best)[0], worth(best)[1] * (1 - 1e-6))
+        best, idle, k = (tried, 0, k + 1) if better else (best, idle + 1, k + 1)
+    return best
+
+
+def _program(needs: list[Need], load: Load, cut: list[Slabs], *, slack: bool = False, kept: tuple[np.ndarray, np.ndarray] | None = None) -> tuple[Program, list[np.ndarray], list[np.ndarray]]:
     """Blocks a product: units (slabs, machines, periods) as made[p], set-ups (machines, periods) as opened[p]. slack: what is due may be missed instead,
-    nothing else costs, and made[p] is followed by what is missed of each slab."""
+    nothing else costs, and it is noted in `cut`. kept: (set-ups, which of them are free); the others stay as they are."""
     program = Program()
     machines, h = load.capacity.shape
     made, opened = [], []
     extra = program.block((machines, h), high=load.overtime, cost=0.0 if slack else np.repeat(load.overtime_cost[:, None], h, axis=1))
-    for need, cuts in zip(needs, cut, strict=True):
+    for p, (need, cuts) in enumerate(zip(needs, cut, strict=True)):
         k = len(cuts.size)
         worth = (cuts.gain < -1e-12)[:, None, :] | (cuts.due < h)[:, None, None]
         units = program.block((k, machines, h), high=np.where(worth & need.machines[None, :, None], cuts.size[:, None, None], 0.0),
                               cost=0.0 if slack else np.repeat(cuts.gain[:, None, :], machines, axis=1))
         most = np.minimum((load.capacity + load.overtime - need.setup_hours) / need.hours, cuts.size.sum())
-        opening = program.block((machines, h), high=((most > 0) & need.machines[:, None]).astype(float), cost=0.0 if slack else need.setup_cost, whole=not slack)
+        can = (most > 0) & need.machines[:, None]
+        free = np.ones_like(can) if kept is None else kept[1][p]
+        opening = program.block((machines, h), low=0.0 if kept is None else can & kept[0][p] & ~free, high=can if kept is None else can & (kept[0][p] | free),
+                                cost=0.0 if slack else need.setup_cost, whole=not slack)
         made.append(units)
         opened.append(opening)
         flat = units.reshape(k, machines * h)
