@@ -1,5 +1,6 @@
 """A run that is killed with -9 at any moment goes on, and ends where an unbroken one ends."""
 
+import contextlib
 import json
 import os
 import random
@@ -7,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from pictures import lines
 
 from assay.data.demo import demo
 
@@ -58,6 +61,62 @@ def test_a_killed_run_that_is_resumed_gives_the_verdict_of_an_unbroken_one(tmp_p
 @pytest.mark.slow
 def test_the_same_holds_with_a_network_at_ten_random_moments(tmp_path):
     compare(tmp_path, [random.uniform(0.0, 40.0) for _ in range(10)])
+
+
+def pictured(folder):
+    """Pictures of lines that stand or lie, in a folder for each label."""
+    frame = lines(120)
+    for i, (cell, label) in enumerate(zip(frame["picture"], frame["label"], strict=True)):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / label / f"{i}.png").write_bytes(cell)
+    return folder
+
+
+def killed_in_training(command, checkpoint, environment):
+    """Runs the command until a file of this pattern is there, then kills its group with -9."""
+    folder, pattern = checkpoint
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment)
+    try:
+        deadline = time.monotonic() + 300
+        while not any(folder.glob(pattern)):
+            assert run.poll() is None, f"the run ended before there was a {pattern}"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+def networks(folder):
+    """The network of the trial and the one in the bundle, as they lie on disk."""
+    with zipfile.ZipFile(folder / "winner.assay") as bundle:
+        (name,) = [n for n in bundle.namelist() if n.endswith("network.onnx")]
+        return (folder / "models" / "convnet.0" / "model" / "network.onnx").read_bytes(), bundle.read(name)
+
+
+@pytest.mark.slow
+def test_a_network_killed_in_mid_training_ends_with_the_weights_of_an_unbroken_run(tmp_path):
+    """Killed twice: while the trial's second fit learns, and while the winner learns from all rows."""
+    pytest.importorskip("torch")
+    (tmp_path / "site").mkdir()  # a checkpoint after every step instead of every 20 s, so that the test need not train for minutes
+    (tmp_path / "site" / "sitecustomize.py").write_text("import assay.neural.loop\nassay.neural.loop.SAVE_EVERY_S = 0.0\n")
+    often = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+    def command(folder):
+        return [*ASSAY, "run", str(pictured(tmp_path / "shots")), "--only", "convnet", "--work", "6", "--folds", "1", "--no-tune", "-o", str(folder), "--json"]
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    resumed = [*ASSAY, "run", "--resume", str(broken), "--json"]
+    killed_in_training(command(broken), (broken, "checkpoints/convnet.0.trial/2.*.safetensors"), often)
+    killed_in_training(resumed, (broken, "checkpoints/convnet.0.refit/1.*.safetensors"), often)
+    subprocess.run(resumed, check=True, capture_output=True, env=often)
+    trial = next(t for t in map(json.loads, (broken / "trials.jsonl").read_text().splitlines()) if t["candidate"] == "convnet" and t["share"] == 1)
+    again = json.loads((broken / "logs" / "convnet.0.refit.result.json").read_text())
+    for made in (trial, again):
+        assert 0 < made["facts"]["resumed_at_step"] <= made["facts"]["steps"]
+    assert networks(broken) == networks(whole)
 
 
 def test_a_run_that_never_began_says_so(tmp_path):
