@@ -25,9 +25,9 @@ OUT = Path(os.environ.get("ASSAY_MEDIA", "/tmp/assay-media"))
 # name: (what is read, further arguments)
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "neu_surface_defects": ("02_neu_surface_defects", {}),
-    "elpv_solar_cells": ("02_elpv_solar_cells", {"target": "defective"}),
+    "elpv_solar_cells": ("02_elpv_solar_cells", {"target": "defective", "drop": ("defect_probability",)}),
     "pneumonia_xray": ("07_pneumonia_xray", {"target": "label", "task": "classify"}),
-    "cifar10_subset": ("03_cifar10", {"target": "label_name"}),
+    "cifar10_subset": ("03_cifar10", {"target": "label_name", "drop": ("label",)}),
     "spoken_digits": ("12_spoken_digits", {}),
     "spoken_digits_by_speaker": ("12_spoken_digits", {"group": "speaker", "split": "group"}),
     "gunpoint": ("14_ucr_gunpoint", {"target": "label", "sequence": True}),
