@@ -18,6 +18,7 @@ from assay.contest.after import after
 from assay.contest.again import fit_on_all
 from assay.contest.arena import IMPORTS, UNLIMITED, Arena, Entry, Event
 from assay.contest.budget import Clock, process_age_s
+from assay.contest.by_plan import Asked, by_plan
 from assay.contest.cost import prices
 from assay.contest.evidence import Evidence, gather
 from assay.contest.folder import Folder, Trial, write_json
@@ -40,7 +41,7 @@ from assay.explain.examples import examples
 from assay.explain.fans import fans
 from assay.families.base import Candidate
 from assay.registry import get
-from assay.report.facts import facts_for_report, write_facts
+from assay.report.facts import facts_for_report, read_beside, write_facts
 from assay.ship.bundle import Bundle, pack
 from assay.ship.bundle import load as load_bundle
 from assay.tasks import find
@@ -49,6 +50,7 @@ from assay.words import Text, say
 
 MOST_EXPLAINED_MS = 50.0  # a row is asked some 300 times
 DAY_S = 86_400.0  # the limit of a run that has a work budget and no other
+PLANNING = 0.15  # share of the time for plans made from forecasts
 MOST_SHOWN = 8  # findings shown before the contest; the report holds all
 KIND_WORDS = {"number": say("Numbers"), "category": say("Categories"), "text": say("Texts"), "time": say("Times"), "id": say("Ids (not used)"),
               "image": say("Images"), "audio": say("Sounds"), "sequence": say("Sequences")}
@@ -90,7 +92,7 @@ def run(
     """
     case = _case(source, target, options)
     prices(case.prices).rate(case.worth.currency if case.worth else "")  # a missing price is said now, not after the contest
-    clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0)
+    clock = Clock(case.time_s, used_s=process_age_s() if since_process_start else 0.0, planning_share=PLANNING if case.decide else 0.0)
     folder = Folder(fresh_folder(source, out))
     observe(Event("clock", "", -1, clock.total_s))
     with Workers(IMPORTS) as workers:
@@ -159,7 +161,11 @@ def _case(source: Any, target: str | None, options: dict[str, Any]) -> Case:
 
 def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[[Any], None] = lambda note: None) -> _Asked:
     """folder: where the columns of a table larger than memory may lie."""
+    if case.decide and case.task != "forecast":
+        raise InputError("A decision needs forecasts: --decide goes with --task forecast.")
     if case.task == "forecast":
+        if case.decide:
+            Asked.of(case.decide)  # a wrong problem is said now, not after the contest
         reading = read_series(source, target=case.target or None, group=case.group, time=case.time_column, known=case.known, horizon=case.horizon, season=case.season,
                               kinds=case.kinds, drop=case.drop, query=case.query, memory_mb=case.memory_mb, timeout_s=case.time_s)
         series = reading.dataset
@@ -187,7 +193,7 @@ def resume(path: str | Path, *, observe: Callable[[Event | Text], None] = lambda
     case, task, data, parts, _ = folder.open()
     entries = line_up(case, task, data.schema)
     used = sum(t.seconds for t in folder.trials())
-    clock = Clock(case.time_s, used_s=used + (process_age_s() if since_process_start else 0.0))
+    clock = Clock(case.time_s, used_s=used + (process_age_s() if since_process_start else 0.0), planning_share=PLANNING if case.decide else 0.0)
     observe(Event("clock", "", -1, clock.total_s))
     with Workers(IMPORTS) as workers:
         return _play_and_judge(Arena(folder, case, task, workers, clock, observe), data, parts, entries)
@@ -203,7 +209,7 @@ def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
     case, task, data, parts, about = folder.open()
     case = Case.of(case.json() | {k: v for k, v in options.items() if v is not None})
     task = find(task.name).of(data, **task_options(case))
-    gathered = gather(folder, case, task, data, parts)
+    gathered = _planned(folder, case, task, data, gather(folder, case, task, data, parts), case.time_s, lambda note: None)
     verdict = judge_folder(folder, case, task, data, parts, rival=rival, gathered=gathered)
     _ship(folder, case, task, data, gathered[0], verdict, None)
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], None)
@@ -234,7 +240,7 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     finished = play(arena, entries, len(parts)) and after(arena, entries, data, parts)
     if not finished:
         arena.observe(say("Stopped by you: judging what has finished."))
-    gathered = gather(folder, case, task, data, parts)
+    gathered = _planned(folder, case, task, data, gather(folder, case, task, data, parts), clock.left() - clock.reserve_s, arena.observe)
     verdict = judge_folder(folder, case, task, data, parts, gathered=gathered)
     about = folder.about()
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)  # before packing: a kill there loses no verdict
@@ -250,6 +256,18 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     if finished:
         folder.clean()
     return played
+
+
+def _planned(folder: Folder, case: Case, task: Task, data: Dataset, gathered: tuple[Evidence, list[Trial]], seconds: float,
+             observe: Callable[[Event | Text], None]) -> tuple[Evidence, list[Trial]]:
+    """Where the case names a problem: the evidence in which each row's loss is what the plan made from its forecast cost; decision.json says the rest."""
+    if not case.decide:
+        return gathered
+    asked = Asked.of(case.decide)
+    observe(say("Planning with each forecast, and carrying the plans out on what came ({kind})", kind=asked.decision.name))
+    evidence, facts = by_plan(folder, asked, task, data, gathered[0], seconds=max(seconds, 1.0), seed=case.seed)
+    write_json(folder.path / "decision.json", facts)
+    return evidence, gathered[1]
 
 
 def _write_examples(folder: Folder, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict) -> None:
@@ -307,7 +325,10 @@ def _calibration(folder: Folder, task: Task, data: Dataset, trials: list[Trial])
 def _write_verdict(folder: Folder, case: Case, task: Task, data: Dataset, parts: list[Split], verdict: Verdict, about: dict[str, Any],
                    evidence: Evidence, clock: Clock | None) -> None:
     used = clock.used() if clock else sum(t.seconds for t in folder.trials())
-    write_facts(folder.path, facts_for_report(case, task, data, parts, verdict, about, evidence, used), repeatable=bool(case.work))
+    facts = facts_for_report(case, task, data, parts, verdict, about, evidence, used)
+    if case.decide:
+        facts["decision"] = read_beside(folder.path, "decision")
+    write_facts(folder.path, facts, repeatable=bool(case.work))
 
 
 def fresh_folder(source: Any, out: str | Path | None = None) -> Path:

@@ -29,6 +29,7 @@ class Clock:
 
     total_s: float
     used_s: float = 0.0
+    planning_share: float = 0.0  # kept for plans made from forecasts, after all trials
     started: float = field(default_factory=time.monotonic)
 
     def used(self) -> float:
@@ -43,7 +44,7 @@ class Clock:
         return max(1.5, 0.12 * self.total_s + 1.0)
 
     def left_for_trials(self) -> float:
-        return self.left() - self.reserve_s
+        return self.left() - self.reserve_s - self.planning_share * self.total_s
 
     @property
     def after_s(self) -> float:

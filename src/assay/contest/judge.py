@@ -118,7 +118,7 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
         winner = handed(champions) or naive
     less = costs[large] - costs[small] if in_money and large else 0.0
     gain = boot.gain(small, large, less=less, seeds=_by_seed(evidence, small, large)) if large and large != small else None
-    margin = case.margin if case.margin is not None else 0.0 if in_money else MARGIN * boot.mean[small]
+    margin = case.margin if case.margin is not None else 0.0 if in_money else MARGIN * abs(boot.mean[small])
     effect = _effect(gain, margin, boot.mean[small], len(evidence.test), case.confidence) if gain else None
     if champions:
         outcome = "not_worth_it" if blocked else _outcome(gain, margin)
@@ -130,7 +130,7 @@ def judge(folder: Folder, case: Case, task: Task, data: Dataset, splits: list[Sp
     cheapest = _cheapest(evidence, boot, [n for n in allowed if rung(n) != "external"], packed, naive, costs, rung, champions)
     money = _money(case, gain, costs, large, small, currency) if in_money and gain and large else None
     names = {"large": large or "", "small": small, "naive": naive, "winner": winner}
-    unit = say("cost ({currency} a row)", currency=currency) if in_money else UNITS.get(task.loss, say("loss"))
+    unit = say("cost ({currency} a row)", currency=currency) if in_money else say("cost of the plan") if case.decide else UNITS.get(task.loss, say("loss"))
     best_try = min(beats, key=lambda n: (net[n], n), default=naive)
     sentence = verdict_sentence(outcome, names, effect, boot.mean, beats.get(best_try), best_try, unit, len(evidence.test), case.confidence, blocked)
     step = next_step(outcome, effect, folder, len(data), len(evidence.test), large, in_money, _PRICE.get(task.name, "error=4.5 CNY"))

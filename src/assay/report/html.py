@@ -71,7 +71,7 @@ def view(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> dic
         "absent": _absent(verdict, say, markup), "front": _front([r for r in done if r["cost"].get("single_row_ms") is not None], unit, say, markup) if len(done) > 1 else None,
         "shapes": fans.shapes(verdict, pair, unit, say, markup), "fits": _fits(verdict, pair, say, markup), "confusions": _confusions(verdict, pair, say),
         "findings": sections.findings(verdict, say), "learning": sections.learning(verdict, by_name, unit, say, markup),
-        "examples": examples(verdict.get("examples") or {}, say, markup), "compressed": compressed(verdict.get("compressed") or {}, say), "slices": sections.slices(verdict, say), "ablations": sections.ablations(verdict, say),
+        "examples": examples(verdict.get("examples") or {}, say, markup), "compressed": compressed(verdict.get("compressed") or {}, say), "slices": sections.slices(verdict, say), "decision": sections.decision(verdict, say), "ablations": sections.ablations(verdict, say),
         "threshold": sections.threshold(verdict, unit, say, markup), "seeds": sections.seeds(done),
         "provenance": sections.provenance(verdict, wording.command(verdict), say), "winner": by_name.get(verdict["winner"]),
         "losses": _losses(done, say, markup), "columns": _columns(verdict, say), "classes": _shared(verdict["classes"] or []),
@@ -158,14 +158,12 @@ def _absent(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> 
     out = []
     for row in verdict["scoreboard"]:
         status = row["status"] if row["status"] != "done" else "removed" if row.get("removed") else ""
-        if status and not wording.reads_others(row):
+        if status and not wording.is_aside(row):
             reason = Text.of(row["removed"] if status == "removed" else row["reason"]) if row.get("removed") or row.get("reason") else None
             out.append({"name": wording.clean(row["candidate"]), "mark": markup(draw.mark(row)), "status": say(wording.STATUSES[status]),
                         "reason": wording.clean(say(reason)) if reason else wording.DASH})
-    others = [wording.clean(row["candidate"]) for row in verdict["scoreboard"] if wording.reads_others(row)]
-    if others:
-        out.append({"name": ", ".join(others), "mark": "", "status": say(wording.STATUSES["refused"]), "reason": say("for other kinds of columns")})
-    return out
+    return out + [{"name": ", ".join(map(wording.clean, names)), "mark": "", "status": say(wording.STATUSES["refused"]), "reason": say(why)}
+                  for why, names in wording.asides(verdict["scoreboard"])]
 
 
 def _front(done: list[dict[str, Any]], unit: str, say: Say, markup: Callable[[str], Any]) -> dict[str, Any]:

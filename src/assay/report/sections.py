@@ -37,6 +37,19 @@ def learning(verdict: dict[str, Any], rows: dict[str, dict[str, Any]], unit: str
             "legend": [{"mark": markup(draw.mark(r)), "name": wording.clean(r["candidate"])} for r, _ in series]}
 
 
+def decision(verdict: dict[str, Any], say: Say) -> dict[str, Any] | None:
+    """What the plans cost: each forecaster, the oracle who knows what comes, and the rule of thumb."""
+    told = verdict.get("decision")
+    if not told:
+        return None
+    oracle = told["oracle"]
+    rows = [{"name": wording.clean(name), "cost": wording.number(cost), "regret": wording.number(cost - oracle, digits=3, sign=True)}
+            for name, cost in sorted(told["costs"].items(), key=lambda pair: pair[1])]
+    rule = told["rule"]
+    return {"about": say(Text.of(told["about"])), "origins": told["origins"], "rows": rows, "oracle": wording.number(oracle),
+            "rule": {"cost": wording.number(rule["cost"]), "regret": wording.number(rule["cost"] - oracle, digits=3, sign=True), "forecast": wording.clean(rule["forecast"])}}
+
+
 def slices(verdict: dict[str, Any], say: Say) -> list[dict[str, str]]:
     return [{"where": wording.clean(say(Text.of(s["where"]))), "rows": f"{s['rows']:,}", "share": f"{s['share']:.1%}", "loss": wording.number(s["loss"]),
              "excess": wording.number(s["excess"], digits=3, sign=True), "ends": wording.interval(s["low"], s["high"], sign=True)}

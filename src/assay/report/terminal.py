@@ -78,9 +78,9 @@ class LiveTable:
             self.note = event.note
         elif event.kind == "end" and event.trial is not None:
             self.running, self.note = None, ""
-            if event.split >= 0 and event.trial.contest and not wording.reads_others(event.trial.json()):
+            if event.split >= 0 and event.trial.contest and not wording.is_aside(event.trial.json()):
                 self.trials.setdefault(event.candidate, []).append(event.trial)
-            if self._live is None and not self.quiet and event.trial.contest and not wording.reads_others(event.trial.json()):
+            if self._live is None and not self.quiet and event.trial.contest and not wording.is_aside(event.trial.json()):
                 self._print(self.line(event.trial))
 
     def used_s(self) -> float:
@@ -202,14 +202,17 @@ def _print_all(out: Console, verdict: dict[str, Any], lang: str, report: Path | 
     out.print(_scoreboard(verdict, lang, out.width))
     for row in verdict["scoreboard"]:
         kind = row["status"] if row["status"] != "done" else "removed" if row.get("removed") else ""
-        if kind and not wording.reads_others(row):
+        if kind and not wording.is_aside(row):
             why = wording.text_of(row["removed"] if kind == "removed" else row["reason"], lang)
             tell(say("{name}: {status}: {reason}", name=row["candidate"], status=wording.STATUSES[kind], reason=why).to(lang), "dim", "  ")
-    if others := [row["candidate"] for row in verdict["scoreboard"] if wording.reads_others(row)]:
-        tell(say("For other kinds of columns: {names}.", names=others).to(lang), "dim", "  ")
+    for why, names in wording.asides(verdict["scoreboard"]):
+        tell(say("{why}: {names}", why=why, names=names).to(lang), "dim", "  ")
     out.print()
     tell(wording.OUTCOMES[verdict["outcome"]].to(lang), STYLES[verdict["outcome"]])
     tell(wording.text_of(verdict["sentence"], lang))
+    if told := verdict.get("decision"):
+        tell(say("The oracle, who knows what comes, would pay {oracle}; the rule of thumb with the forecast of {name} {rule} ({origins} origins).", oracle=wording.number(told["oracle"]),
+                 rule=wording.number(told["rule"]["cost"]), name=told["rule"]["forecast"], origins=told["origins"]).to(lang))
     for note in verdict["notes"]:
         tell("· " + wording.text_of(note, lang), "dim")
     if verdict["cheapest"] != verdict["winner"]:

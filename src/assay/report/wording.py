@@ -21,7 +21,12 @@ RUNGS = {
 SHORT = {  # where a table is narrow
     "naive": say("naive"), "classical": say("classical"), "scratch": say("scratch"), "pretrained": say("pre-trained"), "llm": say("LLM"), "external": say("external"),
 }
-_OTHERS = "it reads {kinds} columns, and there is none"  # families.base.Candidate.refuses
+# reasons that are no news where they concern many: {reason: how those candidates are named together}
+_ASIDE = {
+    "it reads {kinds} columns, and there is none": say("for other kinds of columns"),
+    "it answers {tasks}, not '{task}'": say("for other questions"),
+    "it was left out on request": say("left out on request"),
+}
 STATUSES = {"refused": say("did not take part"), "failed": say("failed"), "removed": say("removed by a limit")}
 KINDS = {"number": say("number"), "category": say("category"), "text": say("text"), "time": say("time"), "id": say("id, not read"),
          "image": say("image"), "audio": say("sound"), "sequence": say("sequence")}
@@ -149,9 +154,19 @@ def clean(text: object) -> str:
                    if unicodedata.category(c) != "Cf" or c == "\u200d")
 
 
-def reads_others(row: dict[str, Any]) -> bool:
-    """Whether a row of the scoreboard is of a candidate for other data: a network for pictures where there is none is no news."""
-    return row["status"] == "refused" and (row.get("reason") or {}).get("text") == _OTHERS
+def is_aside(row: dict[str, Any]) -> bool:
+    """Whether a row of the scoreboard is of a candidate that was never meant: a network for pictures where there is none is no news."""
+    return row["status"] == "refused" and (row.get("reason") or {}).get("text") in _ASIDE
+
+
+def asides(rows: list[dict[str, Any]]) -> list[tuple[Text, list[str]]]:
+    """(why, names) of the candidates that were never meant, in few lines."""
+    out = []
+    for reason, why in _ASIDE.items():
+        names = [row["candidate"] for row in rows if is_aside(row) and row["reason"]["text"] == reason]
+        if names:
+            out.append((why, names))
+    return out
 
 
 def text_of(packed: Any, lang: str) -> str:
@@ -164,13 +179,16 @@ def loss_unit(verdict: dict[str, Any]) -> Text:
     worth = verdict["case"].get("worth")
     if worth:
         return say("{currency} a row", currency=worth["currency"])
+    if verdict["case"].get("decide"):
+        return say("cost of the plan")
     return LOSSES.get(verdict["loss"], say("loss"))
 
 
 _FLAGS = {
     "task": "--task", "loss": "--loss", "group": "--group", "time_column": "--time-column", "split": "--split", "folds": "--folds",
     "test_rows": "--test-rows", "requests_per_month": "--requests", "artefact_mb": "--size", "margin": "--margin", "encoder": "--encoder",
-    "prices": "--prices", "seed": "--seed", "work": "--work", "query": "--query",
+    "prices": "--prices", "seed": "--seed", "work": "--work", "query": "--query", "horizon": "--horizon", "season": "--season",
+    "forecaster": "--forecaster", "decide": "--decide",
 }
 
 
@@ -185,6 +203,8 @@ def command(verdict: dict[str, Any]) -> str:
     for key, flag in _FLAGS.items():
         if case.get(key) not in (None, "", []):
             parts += [flag, _bare(case[key])]
+    for name in case.get("known") or ():
+        parts += ["--known", name]
     if case.get("latency_ms"):
         parts += ["--latency", f"{_bare(case['latency_ms'])}ms"]
     if case.get("loss") == "pinball":

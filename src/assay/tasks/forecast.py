@@ -35,6 +35,7 @@ class Forecast(Task):
 
     def __init__(self, *, horizon: int, season: int = 1, frequency: str = "", levels: tuple[float, ...] = LEVELS, loss: str = "quantile", value: str = "value") -> None:
         self.horizon, self.season, self.frequency, self.levels, self.loss, self.value = horizon, season, frequency, tuple(levels), loss, value
+        self._scales: list[tuple[pl.DataFrame, np.ndarray]] = []
 
     @classmethod
     def refuses(cls, data: Dataset) -> Text | None:
@@ -66,7 +67,12 @@ class Forecast(Task):
 
     def scales(self, data: Dataset) -> np.ndarray:
         """(n,), above zero: the mean absolute difference of steps a season apart; of a constant series its level, of nothing at all 1."""
-        return np.array([scale_of(h.values, self.season) for h in histories(data)])
+        for frame, scales in self._scales:  # an ensemble is chosen by some thousand looks at the same rows
+            if frame is data.frame:
+                return scales
+        scales = np.array([scale_of(h.values, self.season) for h in histories(data)])
+        self._scales = [*self._scales[-3:], (data.frame, scales)]
+        return scales
 
     def losses(self, train: Dataset, test: Dataset, prediction: np.ndarray) -> np.ndarray:
         return self._losses(self.truth(test), prediction) / self.scales(test)
