@@ -1,4 +1,4 @@
-"""Public checks: what a plugin has to hold, for families and tasks inside assay and outside it.
+"""Public checks: what a plugin has to hold, for families, tasks and decisions inside assay and outside it.
 
     from assay.checks import check_candidate
     check_candidate(MY_CANDIDATE)          # raises CheckFailed with one sentence
@@ -6,7 +6,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,12 @@ import polars as pl
 
 from assay.data.dataset import KINDS, MEDIA, Dataset
 from assay.data.made_media import beside
-from assay.errors import AssayError
+from assay.decide.base import Decision, Example, Plan, Quantiles
+from assay.errors import AssayError, InputError
 from assay.families.base import RUNGS, Budget, Candidate, Model, TooSlow
 from assay.tasks import known
 from assay.tasks.base import Task
+from assay.words import Text
 
 PASSES = 3
 DATA_SUFFIXES = {".json", ".safetensors", ".onnx", ".onnx_data", ".txt", ".parquet", ".gguf", ".model"}
@@ -122,6 +128,99 @@ def check_task(task: type[Task]) -> None:
     _hold(ones == none, "{name}: weights of one change its metrics.", name=task.name)
     _hold(task.from_json(one.json()).json() == one.json(), "{name}: it does not come back from its JSON.", name=task.name)
     _hold(one.answers(one.calibrated(perfect, calibration)).height == len(data), "{name}: answers are not one a row.", name=task.name)
+
+
+def check_decision(decision: Decision, *, seeds: tuple[int, ...] = (0, 1, 2), seconds: float = 5.0, infeasible: dict[str, Any] | None = None) -> None:
+    """A decision's examples are solved, its plans are JSON and can be judged from it, knowing the future costs no more than not knowing it, bad input is
+    refused with a sentence, and the clock is kept. infeasible: a table that no plan can meet, on the first example's quantiles."""
+    name = decision.name
+    _hold(decision.forecast in ("needed", "possible", "none"), "{name}: forecast is '{found}', expected needed, possible or none.", name=name, found=decision.forecast)
+    _hold(isinstance(decision.about, Text), "{name}: 'about' is no sentence made by say(...).", name=name)
+    known: list[float] = []
+    unknown: list[float] = []
+    for seed in seeds:
+        example = decision.example(seed)
+        problem = decision.problem(example.table, Path("."))
+        plan, rule = decision.solve(problem, example.quantiles, seconds=seconds, seed=seed), decision.rule(problem, example.quantiles)
+        _plan_holds(name, plan)
+        _hold(not plan.violations, "{name}: the plan of its own example breaks something: {one}", name=name, one=plan.violations[0] if plan.violations else "")
+        _hold(bool(rule.choice) and math.isfinite(rule.cost), "{name}: its rule of thumb has no plan for its own example.", name=name)
+        cost = _judged(decision, problem, plan, example)
+        _hold(cost.shape == _judged(decision, problem, rule, example).shape, "{name}: plan and rule are judged in different parts.", name=name)
+        picture = decision.picture(problem, plan, lambda text: text.to("zh") if isinstance(text, Text) else str(text))
+        _drawn(name, picture)
+        if example.quantiles is not None and example.truth is not None:
+            oracle = decision.solve(problem, Quantiles.exact(example.truth, example.quantiles.ids, example.quantiles.times), seconds=seconds, seed=seed)
+            known.append(float(_judged(decision, problem, oracle, example).sum()))
+            unknown.append(float(cost.sum()))
+    if known:
+        mine, theirs = float(np.mean(known)), float(np.mean(unknown))
+        _hold(mine <= theirs + 0.01 * abs(theirs) + 1e-6, "{name}: who knows the future pays {mine:.6g} on average, who does not {theirs:.6g}.", name=name, mine=mine, theirs=theirs)
+    _refuses(decision, decision.example(seeds[0]))
+    example = decision.example(seeds[0])
+    took = []
+    for _ in range(2):  # the better of two, because other work may share the processor
+        began = time.monotonic()
+        _plan_holds(name, decision.solve(decision.problem(example.table, Path(".")), example.quantiles, seconds=0.5, seed=0))
+        took.append(time.monotonic() - began)
+    _hold(min(took) < 3, "{name}: half a second was given, {took:.2g} s were taken.", name=name, took=min(took))
+    if infeasible is not None:
+        plan = decision.solve(decision.problem(infeasible, Path(".")), example.quantiles, seconds=seconds, seed=0)
+        _hold(not plan.choice and bool(plan.violations), "{name}: what cannot be done is not answered by a plan without a choice whose violations say why.", name=name)
+        _hold(plan.facts.get("status") == "infeasible", "{name}: the status of what cannot be done is '{found}'.", name=name, found=plan.facts.get("status"))
+
+
+def _plan_holds(name: str, plan: Plan) -> None:
+    _hold(bool(plan.choice), "{name}: a problem that can be solved got no plan: {why}", name=name, why=[str(v) for v in plan.violations])
+    _hold(math.isfinite(plan.cost), "{name}: the cost of its plan is {cost}.", name=name, cost=plan.cost)
+    _hold(plan.facts.get("status") in ("optimal", "feasible"), "{name}: facts['status'] is '{found}', expected optimal or feasible.", name=name, found=plan.facts.get("status"))
+    _hold(isinstance(plan.facts.get("seconds"), (int, float)), "{name}: facts['seconds'] is missing.", name=name)
+    gap = plan.facts.get("gap")
+    _hold(gap is None or (isinstance(gap, (int, float)) and gap >= 0), "{name}: facts['gap'] is {gap}, expected a share of 0 or more.", name=name, gap=gap)
+    rows = [row for table in plan.choice.values() for row in table]
+    _hold(all(isinstance(row, dict) for row in rows) and bool(rows), "{name}: its plan is no tables of rows.", name=name)
+    try:
+        packed = json.dumps(plan.json(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckFailed("{name}: its plan is no JSON: {error}.", name=name, error=str(error)) from None
+    _hold(json.loads(packed)["choice"] == plan.choice, "{name}: its plan does not come back from its JSON.", name=name)
+
+
+def _judged(decision: Decision, problem: Any, plan: Plan, example: Example) -> np.ndarray:
+    """What the plan cost, as it is and as it comes back from its file."""
+    cost = np.asarray(decision.realised(problem, plan, example.truth), dtype=float)
+    _hold(cost.ndim == 1 and len(cost) > 0 and bool(np.isfinite(cost).all()), "{name}: its realised cost is not a list of finite numbers.", name=decision.name)
+    packed = json.loads(json.dumps(plan.json()))
+    again = decision.realised(problem, Plan(packed["choice"], packed["cost"], (), packed["facts"]), example.truth)
+    _hold(np.array_equal(cost, again), "{name}: a plan is judged otherwise after it came back from its JSON.", name=decision.name)
+    return cost
+
+
+def _drawn(name: str, picture: str) -> None:
+    try:
+        root = ElementTree.fromstring(picture)
+    except ElementTree.ParseError as error:
+        raise CheckFailed("{name}: its picture is no well-formed XML: {error}.", name=name, error=str(error)) from None
+    tags = {element.tag.rsplit("}", 1)[-1] for element in root.iter()}
+    _hold(root.tag.rsplit("}", 1)[-1] == "svg", "{name}: its picture is a '{tag}', expected one svg element.", name=name, tag=root.tag)
+    _hold("script" not in tags and len(tags) > 1, "{name}: its picture is empty, or holds a script.", name=name)
+
+
+def _refuses(decision: Decision, example: Example) -> None:
+    """Bad input gets one sentence: a field that does not exist, an empty table, no forecast where one is needed."""
+    for table, what in ((example.table | {"no_such_field": 1}, "a field that does not exist"), ({}, "an empty table")):
+        try:
+            decision.problem(table, Path("."))
+        except InputError as error:
+            _hold("\n" not in str(error) and str(error).endswith((".", ")")), "{name}: for {what} it says '{error}', expected one sentence.", name=decision.name, what=what, error=str(error))
+        else:
+            _hold(what == "an empty table", "{name}: it takes {what}.", name=decision.name, what=what)
+    if decision.forecast == "needed":
+        try:
+            decision.solve(decision.problem(example.table, Path(".")), None, seconds=1.0, seed=0)
+        except InputError:
+            return
+        raise CheckFailed("{name}: it plans without the forecast that it needs.", name=decision.name)
 
 
 def _hold(true: bool, template: str, **values: Any) -> None:
