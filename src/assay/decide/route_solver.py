@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,11 @@ def search(problem: RouteProblem, delivery: np.ndarray, *, seconds: float, seed:
         what |= {a: act(kind.PICKUP, i) for i, (a, b) in enumerate(shipments)} | {b: act(kind.DELIVERY, i) for i, (a, b) in enumerate(shipments)}
         if all(id(v) in kinds for v, _, _ in start):
             first = vrp.Solution(data, [vrp.Route(data, [what[k] for k in stops], kinds[id(v)]) for v, _, stops in start if stops])
-    result = vrp.solve(data, stop=lambda cost: time.perf_counter() > deadline, seed=seed % 2**31, collect_stats=False, display=False, initial_solution=first)
+    from pyvrp.exceptions import PenaltyBoundWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PenaltyBoundWarning)  # what it warns of, an impossible problem, is said in words below
+        result = vrp.solve(data, stop=_patience(len(problem.visits), deadline), seed=seed % 2**31, collect_stats=False, display=False, initial_solution=first)
     if not result.is_feasible():
         return Found(None, result.num_iterations)
     used: dict[int, int] = {}
@@ -56,6 +61,18 @@ def search(problem: RouteProblem, delivery: np.ndarray, *, seconds: float, seed:
         stops = [clients[a.idx] if a.is_client() else shipments[a.idx][0 if a.is_pickup() else 1] for a in route if not a.is_depot()]
         tours.append((kind_, kind_.called(number), stops))
     return Found(tours, result.num_iterations)
+
+
+def _patience(n: int, deadline: float) -> Any:
+    """When to stop: at the deadline; with up to 20 stops also after 500 n rounds without a better plan, because minutes more then find nothing."""
+    best, idle = math.inf, 0
+
+    def stop(cost: float) -> bool:
+        nonlocal best, idle
+        best, idle = (cost, 0) if cost < best else (best, idle + 1)
+        return time.perf_counter() > deadline or (n <= 20 and idle >= 500 * n and best < math.inf)
+
+    return stop
 
 
 def _data(problem: RouteProblem, delivery: np.ndarray) -> tuple[Any, list[int], list[tuple[int, int]]]:
