@@ -175,14 +175,14 @@ def test_no_power_is_made_of_nothing():
     (INVENTORY, {"item": [{"id": "a", "price": 5.0, "cost": 2.0, "pris": 3.0}]}, "no field 'pris'"),
     (INVENTORY, {"item": [{"id": "a", "holding": 1.0}]}, "missing unit costs"),
     (INVENTORY, {"mode": "sometimes", "item": []}, "newsvendor, review"),
-    (INVENTORY, {"item": [{"id": "a", "holding": -1.0, "shortage": 1.0}]}, "'holding' is -1.0, expected a number of 0.0 or more"),
+    (INVENTORY, {"item": [{"id": "a", "holding": -1.0, "shortage": 1.0}]}, "'holding' is -1.0, expected a number of 0 or more"),
     (INVENTORY, {"item": "no-such.csv"}, "cannot be read"),
     (LOTS, {"product": [{"id": "a", "hours": 1.0, "holding": 1.0}]}, "[[machine]]"),
     (LOTS, {"machine": [{"id": "m", "capacity": 5}], "product": [{"id": "a", "hours": 1.0}]}, "'holding' is missing"),
     (LOTS, {"machine": [{"id": "m", "capacity": 5}], "product": [{"id": "a", "hours": 1.0, "holding": 1, "machines": ["x"]}]}, "no machine 'x'"),
     (STORAGE, {"price": 0.1}, "[battery]"),
     (STORAGE, {"battery": {"capacity": 1, "power": 1}}, "price of a kWh"),
-    (STORAGE, {"price": 0.1, "battery": {"capacity": 1, "power": 1, "start": 2}}, "from 0.0 to 1.0"),
+    (STORAGE, {"price": 0.1, "battery": {"capacity": 1, "power": 1, "start": 2}}, "from 0 to 1"),
     (STORAGE, {"tariff": [{"from": "7", "to": "08:00", "price": 1}], "battery": {"capacity": 1, "power": 1}}, "07:30"),
 ])
 def test_bad_problems_are_refused_with_what_was_expected(decision, table, expected):
@@ -227,7 +227,7 @@ def test_decide_reads_a_problem_and_quantiles_and_writes_plan_tables_and_picture
     assert found.realised["oracle"].sum() == pytest.approx(0)
     show(found, lang="zh")
     printed = capsys.readouterr().out
-    assert "方案的成本" in printed
+    assert "计划的成本" in printed
     show(found, as_json=True)
     assert json.loads(capsys.readouterr().out)["kind"] == "inventory"
 

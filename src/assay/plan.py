@@ -63,7 +63,7 @@ def decide(kind: str, problem: Path | dict[str, Any], *, quantiles: Quantiles | 
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, extra=extra)
     if not 0 < seconds < math.inf:
-        raise InputError("{seconds} is not a time to plan in; expected seconds above zero.", seconds=seconds)
+        raise InputError("{seconds:g} is not a time to plan in; expected seconds above zero.", seconds=float(seconds))
     one = read_problem(decision, problem)
     if decision.forecast == "needed" and quantiles is None:
         raise InputError("'{kind}' plans against a forecast: give its quantiles (--quantiles FILE.csv).", kind=kind)

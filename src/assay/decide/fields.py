@@ -30,15 +30,15 @@ class Fields:
 
     def number(self, key: str, default: Any = NEEDED, *, low: float = 0.0, high: float = math.inf, above: bool = False) -> Any:
         """A finite number from `low` (above: not `low` itself) to `high`; `default` where it is not given."""
-        what = say("a number above {low}", low=low) if above else say("a number from {low} to {high}", low=low, high=high) if high < math.inf else \
-            say("a number of {low} or more", low=low)
+        what = say("a number above {low:g}", low=low) if above else say("a number from {low:g} to {high:g}", low=low, high=high) if high < math.inf else \
+            say("a number of {low:g} or more", low=low)
         if not self.has(key):
             return self._default(key, default, what)
         return self._checked(key, self.table[key], low, high, above, what)
 
     def numbers(self, key: str, default: Any = NEEDED, *, low: float = 0.0) -> tuple[float, ...]:
         """One number for all steps, or a list with one for each; `spread` lays it over the steps."""
-        what = say("a number of {low} or more, or a list of such numbers, one a step", low=low)
+        what = say("a number of {low:g} or more, or a list of such numbers, one a step", low=low)
         if not self.has(key):
             value = self._default(key, default, what)
             return value if isinstance(value, tuple) else (value,)
@@ -47,7 +47,7 @@ class Fields:
         return tuple(self._checked(key, cell, low, math.inf, False, what) for cell in cells)
 
     def whole(self, key: str, default: Any = NEEDED, *, low: int = 0) -> int:
-        what = say("a whole number of {low} or more", low=low)
+        what = say("a whole number of {low:g} or more", low=low)
         if not self.has(key):
             return self._default(key, default, what)
         number = self._checked(key, self.table[key], low, math.inf, False, what)

@@ -174,10 +174,10 @@ def _item(f: Fields, mode: str, service: float | None) -> Item:
     if holding is None and (mode == "review" or cost is None):
         raise InputError("{where}: 'holding' is missing, expected what a unit costs that is left over for one step.", where=f.where)
     if salvage is not None and salvage > (cost or 0.0):
-        raise InputError("{where}: a unit left over brings {salvage} and costs {cost}, so that ordering without end would pay; expected a salvage below the cost.",
+        raise InputError("{where}: a unit left over brings {salvage:g} and costs {cost:g}, so that ordering without end would pay; expected a salvage below the cost.",
                          where=f.where, salvage=salvage, cost=cost or 0.0)
     if price is not None and price <= (cost or 0.0):
-        raise InputError("{where}: its price {price} is not above its cost {cost}; expected a price that pays.", where=f.where, price=price, cost=cost or 0.0)
+        raise InputError("{where}: its price {price:g} is not above its cost {cost:g}; expected a price that pays.", where=f.where, price=price, cost=cost or 0.0)
     left = ((cost or 0.0) - salvage) if salvage is not None else ((cost or 0.0) if mode == "newsvendor" and price is not None else 0.0)
     over = left + (holding or 0.0) if mode == "newsvendor" else left
     margin = price - (cost or 0.0) if price is not None else 0.0

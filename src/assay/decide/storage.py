@@ -221,7 +221,7 @@ def _timed(problem: Problem, times: tuple[str, ...]) -> Problem:
     except (ValueError, IndexError, TypeError):
         told = 0.0
     if told > 0 and problem.step_hours and abs(told - problem.step_hours) > 1e-6:
-        raise InputError("'step_hours' is {given}, but the times of the forecast are {told:.4g} hours apart; expected the same.", given=problem.step_hours, told=told)
+        raise InputError("'step_hours' is {given:g}, but the times of the forecast are {told:.4g} hours apart; expected the same.", given=problem.step_hours, told=told)
     if told <= 0 and not problem.step_hours:
         raise InputError("The times of the forecast ({time}, ...) do not say how long a step is; expected 'step_hours' in the problem.", time=times[0])
     return replace(problem, step_hours=problem.step_hours or told)
