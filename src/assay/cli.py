@@ -229,11 +229,51 @@ def demo_command(
     if name is None:
         for known in DEMOS.values():
             typer.echo(f"  assay demo {known.name:<10} {known.about.to(lang)}")
+        typer.echo(f"  assay demo {'production':<10} {say('A seeded plant: demand is forecast, lots are sized and scheduled, and the plans are paid for.').to(lang)}")
+        return
+    if name == "production":
+        _produce(time or "60s", out, lang, as_json)
         return
     shown = demo(name)
     typer.echo(shown.about.to(lang), err=as_json)
     _play(lambda api, observe: api.run(shown.frame(), target=shown.target, time=time or shown.time, lang=lang, observe=observe,
                                        out=out or api.fresh_folder(shown.name), since_process_start=True), lang, as_json)
+
+
+@app.command(name="decide", help=say("A plan for a problem: inventory, lots, jobshop, route, maintenance, portfolio, storage, signals, staffing.\n\n"
+                                      "assay decide route X-n101-k25.vrp --seconds 60\n\nassay decide lots --problem plant.toml --forecast RUN/winner.assay --history demand.csv").to(LANG))
+def decide_command(
+    kind: Annotated[str, typer.Argument(help=say("What is decided.").to(LANG))],
+    file: Annotated[Path | None, typer.Argument(help=say("The problem: a .toml file, or a file of the decision's own kind (.vrp, .txt).").to(LANG))] = None,
+    problem: Annotated[Path | None, typer.Option("--problem", "-p", help=say("The same, by name.").to(LANG))] = None,
+    forecast: Annotated[Path | None, typer.Option("--forecast", help=say("The winner.assay of a run with --task forecast.").to(LANG))] = None,
+    history: Annotated[str | None, typer.Option("--history", help=say("The series to forecast from.").to(LANG))] = None,
+    quantiles: Annotated[Path | None, typer.Option("--quantiles", help=say("Instead of a forecast: its quantiles as CSV (id, time, q0.1, ...).").to(LANG))] = None,
+    truth: Annotated[Path | None, typer.Option("--truth", help=say("What then came as CSV (id, time, value), to pay for the plan.").to(LANG))] = None,
+    seconds: Annotated[float, typer.Option("--seconds", "-s", help=say("Time of the solver.").to(LANG))] = 30.0,
+    seed: Annotated[int, typer.Option("--seed", help=say("Seed of the solver.").to(LANG))] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=say("Folder for plan.json, tables and plan.svg (default: KIND-plan).").to(LANG))] = None,
+    as_json: AsJson = False,
+    lang: Lang = LANG,
+) -> None:
+    from assay.plan import decide, read_quantiles, read_truth, show
+
+    source = problem or file
+    if source is None:
+        raise typer.BadParameter(say("Name the problem: assay decide {kind} problem.toml", kind=kind).to(lang))
+    if (forecast is None) != (history is None):
+        raise typer.BadParameter(say("--forecast and --history go together: the model, and the series it goes on from.").to(lang))
+    known = None
+    if forecast is not None:
+        from assay.ship.quantiles import quantiles_of
+
+        known = quantiles_of(forecast, history)
+    elif quantiles is not None:
+        known = read_quantiles(quantiles)
+    decided = decide(kind, source, quantiles=known, truth=read_truth(truth, known) if truth and known else None, seconds=seconds, seed=seed, out=out or Path(f"{kind}-plan"), lang=lang)
+    show(decided, lang=lang, as_json=as_json)
+    if not decided.feasible:
+        raise typer.Exit(1)
 
 
 @app.command(name="compress", help=say("Make a winner smaller and show what that costs on the rows that judged it.\n\nassay compress RUN/winner.assay --int8").to(LANG))
@@ -282,6 +322,22 @@ def _play(verb: Any, lang: str, as_json: bool) -> None:
         typer.echo(run.folder.verdict_file.read_text(encoding="utf-8"))
     else:
         print_verdict(run.folder.path, lang=lang)
+
+
+def _produce(time: str, out: Path | None, lang: str, as_json: bool) -> None:
+    """The plant's whole way, with the contest's live table."""
+    from assay.production import produce, sentences
+    from assay.report.terminal import LiveTable, print_verdict
+
+    with LiveTable(lang=lang, quiet=as_json) as table:
+        made = produce(time=time, out=out, lang=lang, observe=table, since_process_start=True)
+    if as_json:
+        typer.echo((made.run.folder.path / "production.json").read_text(encoding="utf-8"))
+        return
+    print_verdict(made.run.folder.path, lang=lang)
+    for text in sentences(made):
+        typer.echo(text.to(lang))
+    typer.echo(say("Plans and charts: {path}", path=str(made.page)).to(lang))
 
 
 def main() -> None:

@@ -79,6 +79,10 @@ def windowed(found: Collection, *, horizon: int | None, season: int | None, wide
         parts = ["test"] * tests + ["valid"] * checks + ["train"]
         rows += [_row(one, n - horizon * (k + 1), part, found, about, schema) for k, part in reversed([*enumerate(parts)])]
     rows += [_row(one, len(one.values) - horizon, "test", found, about, schema) for one in short]
+    judged = sum(row[PART] == "test" for row in rows)
+    if judged < 3:
+        raise TaskError("Only {n} forecasts of {horizon:,} steps could be judged, and that says nothing: the longest series has {steps:,} steps. Ask for a shorter --horizon, or bring "
+                        "more series.", n=judged, horizon=horizon, steps=int(lengths.max()))
     notes.append(say("Origins: the last {tests} of each series judge, the {checks} before validate.", tests=judging, checks=checking))
     return Dataset(frame_of(rows, schema), schema)
 
