@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from assay.errors import InputError, ReadError
+from assay.words import Text, say
 
 NEVER = 1e9  # minutes, or distance: no limit
 MOST = 6000  # places; their two matrices then hold 0.6 GB
@@ -91,7 +92,7 @@ class RouteProblem:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def clock(value: Any, name: str, column: str) -> float:
+def clock(value: Any, name: str | Text, column: str) -> float:
     """Minutes from a number, '08:30' or a local time."""
     if isinstance(value, datetime.time):
         return value.hour * 60 + value.minute + value.second / 60
@@ -102,7 +103,7 @@ def clock(value: Any, name: str, column: str) -> float:
     return number(value, name, column)
 
 
-def number(value: Any, name: str, column: str, *, least: float = -math.inf) -> float:
+def number(value: Any, name: str | Text, column: str, *, least: float = -math.inf) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -132,7 +133,7 @@ def rows_of(table: Mapping[str, Any], key: str, place: Path) -> list[dict[str, A
     return [dict(row) for row in value]
 
 
-def known_keys(row: Mapping[str, Any], allowed: Iterable[str], what: str) -> None:
+def known_keys(row: Mapping[str, Any], allowed: Iterable[str], what: Text) -> None:
     if unknown := [k for k in row if k not in set(allowed)]:
         raise InputError("{what} has no field '{key}'. It has: {known}.", what=what, key=unknown[0], known=sorted(allowed))
 
@@ -206,14 +207,14 @@ _DONE = _PLACE | {"vehicle", "served", "at", "time", "load", "collected", "start
 
 def from_table(table: Mapping[str, Any], place: Path) -> RouteProblem:
     """A problem from a TOML table (docs/decide-routes.md shows one). Raises InputError, ReadError."""
-    known_keys(table, _TOP, "A route problem")
+    known_keys(table, _TOP, say("A route problem"))
     for key in ("depots", "customers", "vehicles"):
         if not table.get(key) and not (key == "customers" and table.get("shipments")):
             raise InputError("The route problem has no {key}. Add [[{key}]] tables to it.", key=key)
     places, windows = Places(), {}
     depots = []
     for i, row in enumerate(rows_of(table, "depots", place)):
-        known_keys(row, _PLACE | {"tw_early", "tw_late"}, "A depot")
+        known_keys(row, _PLACE | {"tw_early", "tw_late"}, say("A depot"))
         name = str(row.get("name", f"depot {i + 1}" if i else "depot"))
         depots.append(places.add(row, name))
         windows[depots[-1]] = _window(row, name, "tw_early", "tw_late")
@@ -232,15 +233,15 @@ def from_table(table: Mapping[str, Any], place: Path) -> RouteProblem:
         raise InputError("There are {n} places; up to {most} are planned at once. Split the area first.", n=len(places.names), most=MOST)
     xy = np.array(places.points)
     globe = bool(places.globe)
-    speed = number(table.get("speed", 40 if globe else 60), "the problem", "speed", least=1e-6)
+    speed = number(table.get("speed", 40 if globe else 60), say("the problem"), "speed", least=1e-6)
     far = matrix(place / table["distances"], places.names) if "distances" in table else distances(xy, globe=globe)
     long = matrix(place / table["times"], places.names) if "times" in table else far * (60 / speed)
     level = table.get("level")
-    if level is not None and not 0 < number(level, "the problem", "level") < 1:
+    if level is not None and not 0 < number(level, say("the problem"), "level") < 1:
         raise InputError("The service level is {level}; it has to lie between 0 and 1, such as 0.8.", level=level)
     problem = RouteProblem(
         tuple(places.names), xy, globe, np.round(far * 1000) / 1000, np.round(long * 1000) / 1000, tuple(depots), tuple(visits), tuple(vehicles),
-        level=level, late_cost=number(table.get("late_cost", 1.0), "the problem", "late_cost", least=0),
+        level=level, late_cost=number(table.get("late_cost", 1.0), say("the problem"), "late_cost", least=0),
         timed=any(v.late < NEVER or v.early > 0 for v in visits) or any(v.late < NEVER or v.longest < NEVER for v in vehicles),
         facts={"left": lost},
     )
@@ -270,7 +271,7 @@ def _customers(rows: list[dict[str, Any]], places: Places) -> tuple[list[Visit],
     visits: list[Visit] = []
     silent = {}
     for i, row in enumerate(rows):
-        known_keys(row, _CUSTOMER, "A customer")
+        known_keys(row, _CUSTOMER, say("A customer"))
         name = str(row.get("name", i + 1))
         at = places.add(row, name)
         window = _window(row, name, "tw_early", "tw_late")
@@ -285,7 +286,7 @@ def _customers(rows: list[dict[str, Any]], places: Places) -> tuple[list[Visit],
 def _shipments(rows: list[dict[str, Any]], places: Places, first: int) -> list[Visit]:
     visits: list[Visit] = []
     for i, row in enumerate(rows):
-        known_keys(row, _SHIPMENT, "A shipment")
+        known_keys(row, _SHIPMENT, say("A shipment"))
         name = str(row.get("name", f"shipment {i + 1}"))
         amount = number(row.get("amount"), name, "amount", least=0)
         service = math.ceil(number(row.get("service", 0), name, "service", least=0) * 1000 - 1e-6) / 1000
@@ -302,7 +303,7 @@ def _distinct(visits: list[Visit]) -> None:
 
 
 def _vehicle(row: dict[str, Any], i: int, places: Places, windows: dict[int, tuple[float, float]], first: int) -> Vehicle:
-    known_keys(row, _VEHICLE, "A vehicle")
+    known_keys(row, _VEHICLE, say("A vehicle"))
     name = str(row.get("name", f"vehicle type {i + 1}" if i else "vehicle"))
     start = places.find(row["depot"], name) if "depot" in row else first
     end = places.find(row["end"], name) if "end" in row else start
@@ -329,10 +330,10 @@ def _running(rows: list[dict[str, Any]], table: Mapping[str, Any], places: Place
     by_name = {v.name: i for i, v in enumerate(visits)}
     served: set[int] = set()
     fleet = list(vehicles)
-    now = clock(table["now"], "the problem", "now") if "now" in table else max((clock(r.get("time", 0), str(r.get("vehicle")), "time") for r in rows), default=0.0)
+    now = clock(table["now"], say("the problem"), "now") if "now" in table else max((clock(r.get("time", 0), str(r.get("vehicle")), "time") for r in rows), default=0.0)
     out = []
     for row in rows:
-        known_keys(row, _DONE, "A row of done")
+        known_keys(row, _DONE, say("A row of done"))
         name = str(row.get("vehicle", ""))
         kind = next((k for k, v in enumerate(fleet) for n in range(1, v.count + 1) if v.called(n) == name), None)
         if kind is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import InputError, ReadError
+from assay.words import Text, say
 
 MOST = 5000  # operations
 
@@ -65,7 +66,7 @@ _OPERATION = {"machine", "machines", "time", "times", "family"}
 
 def from_table(table: Mapping[str, Any], place: Path) -> Shop:
     """A shop from a TOML table (docs/decide-jobshop.md shows one). Raises InputError."""
-    _known(table, _TOP, "A job shop problem")
+    _known(table, _TOP, say("A job shop problem"))
     jobs_ = table.get("jobs")
     if isinstance(jobs_, str):
         jobs_ = _csv_jobs(place / jobs_)
@@ -85,7 +86,7 @@ def from_table(table: Mapping[str, Any], place: Path) -> Shop:
 
     jobs = []
     for i, row in enumerate(jobs_):
-        _known(row, _JOB, "A job")
+        _known(row, _JOB, say("A job"))
         name = str(row.get("name", f"job {i + 1}"))
         operations = tuple(_operation(o, name, machine) for o in row.get("operations", []))
         if not operations:
@@ -98,7 +99,7 @@ def from_table(table: Mapping[str, Any], place: Path) -> Shop:
         raise InputError("There are {n} operations; up to {most} are planned at once. Plan a shorter time first.", n=sum(len(j.operations) for j in jobs), most=MOST)
     closed: list[list[tuple[float, float]]] = [[] for _ in names]
     for row in table.get("maintenance", []):
-        _known(row, {"machine", "start", "end"}, "Maintenance")
+        _known(row, {"machine", "start", "end"}, say("Maintenance"))
         at = row.get("machine", "")
         start, end = _time(row.get("start"), str(at), "start"), _time(row.get("end"), str(at), "end")
         if str(at) not in names:
@@ -108,18 +109,18 @@ def from_table(table: Mapping[str, Any], place: Path) -> Shop:
         closed[names.index(str(at))].append((start, end))
     change = {}
     for row in table.get("changeovers", []):
-        _known(row, {"machine", "from", "to", "time"}, "A changeover")
+        _known(row, {"machine", "from", "to", "time"}, say("A changeover"))
         where = str(row.get("machine", ""))
         if where and where not in names:
             raise InputError("A changeover names the machine '{name}', which does not exist. There are: {names}.", name=where, names=names[:12])
-        change[names.index(where) if where else -1, str(row.get("from", "")), str(row.get("to", ""))] = _time(row.get("time"), "a changeover", "time")
+        change[names.index(where) if where else -1, str(row.get("from", "")), str(row.get("to", ""))] = _time(row.get("time"), say("a changeover"), "time")
     objective = str(table.get("objective", "makespan"))
     if objective not in ("makespan", "tardiness"):
         raise InputError("The objective is '{objective}'; it can be makespan or tardiness.", objective=objective)
     hard = bool(table.get("hard_due", False))
     if (hard or objective == "tardiness") and all(math.isinf(j.due) for j in jobs):
         raise InputError("No job has a due date, but the problem asks to keep them. Give jobs a `due`, or ask for makespan.")
-    level = _time(table.get("level", 0.5), "the problem", "level")
+    level = _time(table.get("level", 0.5), say("the problem"), "level")
     if not 0 < level < 1:
         raise InputError("The service level is {level}; it has to lie between 0 and 1, such as 0.8.", level=level)
     return Shop(tuple(names), tuple(jobs), tuple(_merged(c) for c in closed), change, objective, hard, level)
@@ -136,7 +137,7 @@ def _merged(spans: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]
 
 
 def _operation(row: Mapping[str, Any], job: str, machine: Any) -> Operation:
-    _known(row, _OPERATION, "An operation")
+    _known(row, _OPERATION, say("An operation"))
     several = row.get("machines", [row["machine"]] if "machine" in row else [])
     times = row.get("times", [row.get("time")] * len(several))
     if not several or not isinstance(several, list) or not isinstance(times, list) or len(times) != len(several):
@@ -147,7 +148,7 @@ def _operation(row: Mapping[str, Any], job: str, machine: Any) -> Operation:
     return Operation(on, str(row.get("family", "")))
 
 
-def _time(value: Any, name: str, column: str) -> float:
+def _time(value: Any, name: str | Text, column: str) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -157,7 +158,7 @@ def _time(value: Any, name: str, column: str) -> float:
     return found
 
 
-def _known(row: Any, allowed: set[str], what: str) -> None:
+def _known(row: Any, allowed: set[str], what: Text) -> None:
     if not isinstance(row, Mapping):
         raise InputError("{what} has to be a table with the fields {known}.", what=what, known=sorted(allowed))
     if unknown := [k for k in row if k not in allowed]:
