@@ -25,7 +25,7 @@ def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, lo
 
     test: rows that the model has not learnt from. prediction: calibrated, (n, width or more). losses: (n,). numbers: of the rows
     in their file. Every cell: truth, answer, right (labels only), number, and `image` (a data URI), `words` or `channels`;
-    of a transformer also `attention`, a share for each of the words or sixteenths.
+    of a transformer also `attention`, a share for each of the words or sixteenths, or one more heat map.
     """
     column = next((c for kind in ("image", "sequence", "text") for c in test.schema.of_kind(kind)), None)
     if column is None or not len(test):
@@ -47,6 +47,8 @@ def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, lo
         maps, method = grounds.heat(model, asked, column.name, codes[chosen])
         if any(m.any() for m in maps):  # a winner that reads other columns rests on no part of the picture
             out["explained"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)])), "heat": _uri(_coloured(m))} for i, m in zip(chosen, maps, strict=True)]
+            for cell, own in zip(out["explained"], grounds.seen_patches(model, asked, column.name) or [], strict=False):
+                cell["attention"] = _uri(_coloured(own))
     elif column.kind == "text":
         marked, method = grounds.words(model, asked, column.name, codes[chosen])
         out["explained"] = [told(int(i)) | {"words": [[w, round(v, 4)] for w, v in own]} for i, own in zip(chosen, marked, strict=True)]

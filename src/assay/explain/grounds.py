@@ -18,15 +18,26 @@ from assay.words import Text, say
 def heat(model: Model, asked: Dataset, column: str, codes: np.ndarray) -> tuple[list[np.ndarray], Text]:
     """A map for each row of what its answer `codes` (n,) rests on, float (h, w) from 0 to 1, and the method's name.
 
-    Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) or attention rollout (Abnar & Zuidema 2020, arXiv:2005.00928) where the model draws a map of its own.
+    Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) where the model draws a map of its own, integrated gradients (Sundararajan et al. 2017,
+    arXiv:1703.01365) where it has them: what speaks for the answer, 8 x 8. Not attention, which is no more than `seen_patches`: with the ten patches that it
+    rates highest covered, 40 pictures of digits lost 0.22 of their probability, 0.19 with ten random ones; 0.34 by these, 0.35 by occlusion.
     """
     own = getattr(model, "heat", None)
     if own is not None:
         return [_unit(m) for m in own(asked, codes)], say("Grad-CAM")
-    maps = _attention(model, asked, column)
-    if maps is not None:
-        return [_unit(m - m.min()) for m in maps], say("attention")
+    found = _gradients(model, asked, column, codes)
+    if found is not None:
+        return [_unit(patched(m)) for m in found], say("integrated gradients")
     return [_unit(occlusion.patches(model, asked.take(np.array([i])), column, int(codes[i]))) for i in range(len(asked))], say("occlusion")
+
+
+def seen_patches(model: Model, asked: Dataset, column: str) -> list[np.ndarray] | None:
+    """A map for each row of where a transformer looks, float (grid, grid) from 0 to 1, whatever its answer; None for a model that does not attend.
+
+    Attention rollout (Abnar & Zuidema 2020, arXiv:2005.00928).
+    """
+    maps = _attention(model, asked, column)
+    return None if maps is None else [_unit(m - m.min()) for m in maps]
 
 
 def words(model: Model, asked: Dataset, column: str, codes: np.ndarray) -> tuple[list[list[tuple[str, float]]], Text]:
@@ -94,6 +105,16 @@ def summed(values: np.ndarray) -> np.ndarray:
     edges = np.linspace(0, len(values), occlusion.STRETCHES + 1).astype(int)
     total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
     return np.asarray((total[edges[1:]] - total[edges[:-1]]).T)
+
+
+def patched(values: np.ndarray) -> np.ndarray:
+    """(h, w) as (8, 8), the values of each patch together; smaller ones stay."""
+    out = values
+    for axis in (0, 1):
+        if out.shape[axis] > occlusion.GRID:
+            edges = np.linspace(0, out.shape[axis], occlusion.GRID + 1).astype(int)
+            out = np.add.reduceat(out, edges[:-1], axis=axis)
+    return out
 
 
 def _gradients(model: Model, asked: Dataset, column: str, codes: np.ndarray) -> list[Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from assay.neural.fitting import Scale
-from assay.neural.replay import Replay
+from assay.neural.replay import Replay, Unknown
 
 FIRST, MOST = 16, 256  # gradients along the path: to begin with, and at most
 CLOSE, SLACK = 0.05, 0.002  # of the change that is explained; of the answer's range, where there is hardly a change
@@ -98,7 +98,7 @@ def explained(network: Replay, given: dict[str, Any], name: str, x: np.ndarray, 
     """What the value `name` of a row, float (t, ...), adds to the answer `code` beyond `base`.
 
     served: the answer that was given. after: what turns the network's output into raw scores, where that is not part of it. None if it does
-    not add up after 256 steps, or if the network that is run again answers otherwise.
+    not add up after 256 steps, or if the network cannot be run again or then answers otherwise.
     """
     import torch
 
@@ -108,8 +108,11 @@ def explained(network: Replay, given: dict[str, Any], name: str, x: np.ndarray, 
         return raw.softmax(1)[:, code] if scale.labels else raw[:, 0] * scale.spread + scale.center
 
     score, size = scored(network, given, name, finished), 1.0 if scale.labels else scale.spread
-    with torch.no_grad():
-        said = float(score(torch.from_numpy(x.astype(np.float32))[None])[0])
+    try:
+        with torch.no_grad():
+            said = float(score(torch.from_numpy(x.astype(np.float32))[None])[0])
+    except Unknown:
+        return None
     if abs((said if scale.labels else float(np.clip(said, scale.low, scale.high))) - served) > SLACK * size:
         return None
     found = integrated(score, x, base, scale=size)
@@ -125,8 +128,11 @@ def rollout(network: Replay, given: dict[str, Any]) -> np.ndarray | None:
     import torch
 
     names = [node.outputs[0] for node in network.nodes if node.kind == "Softmax"]
-    with torch.no_grad():
-        values = network.run(given, names)
+    try:
+        with torch.no_grad():
+            values = network.run(given, names)
+    except Unknown:
+        return None
     through: Any = None
     for name in names:
         found = values[name]

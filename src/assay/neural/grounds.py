@@ -35,12 +35,13 @@ class Grounds:
 
     def gradients(self, asked: Dataset, column: str, codes: np.ndarray) -> list[Any] | None:
         """What each part of the cells of `column` adds to the answers `codes` (n,), by integrated gradients: `places.Marks` of texts, (steps, channels) of
-        sequences. A text is compared with one whose pieces are all hidden, as some are while it is taught; a sequence with its channels' means.
+        sequences, (side, side) of pictures. A text is compared with one whose pieces are all hidden, as some are while it is taught; a sequence with its
+        channels' means; a picture with the mean colour.
 
-        None where torch is missing, the column is not read or of another kind, or what is added does not add up to the change of the answer.
+        None where torch is missing, the column is not read or holds sounds, or what is added does not add up to the change of the answer.
         """
         served: Answers = self.served
-        network = opened(served.onnx) if isinstance(served.reader, (Texts, Signals)) and column in _columns(served.reader) else None
+        network = opened(served.onnx) if column in _columns(served.reader) else None
         if network is None:
             return None
         out = []
@@ -78,8 +79,9 @@ class Grounds:
 def _added(served: Answers, network: Replay, row: Dataset, column: str, code: int) -> places.Marks | np.ndarray | None:
     reader, scale = served.reader, served.scale
     given = _given(reader, row)
-    name, x = "steps", given["steps"][0].numpy()
-    base = np.zeros_like(x)  # the mean of every channel, and no gaps
+    name = reader.names[0]
+    x = given[name][0].numpy()
+    base = np.zeros_like(x)  # the mean of every channel or colour, and no gaps
     if isinstance(reader, Texts):
         looked_up = network.embedding(name)
         if looked_up is None:
@@ -92,8 +94,9 @@ def _added(served: Answers, network: Replay, row: Dataset, column: str, code: in
         return None
     if isinstance(reader, Signals):
         return places.of_numbers(reader, row.frame, column, added.values)
-    assert isinstance(reader, Texts)
-    return places.Marks(places.of_pieces(reader, row.frame, column)[1], added.values.sum(1))
+    if isinstance(reader, Texts):
+        return places.Marks(places.of_pieces(reader, row.frame, column)[1], added.values.sum(1))
+    return np.asarray(added.values.sum(0))
 
 
 def _columns(reader: Reader) -> list[str]:

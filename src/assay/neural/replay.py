@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class Unknown(Exception):
+    """Carries the operator that is not known here, or not in this form: those of quantised networks, for example."""
+
+
 @dataclass(frozen=True)
 class Node:
     kind: str
@@ -25,7 +29,7 @@ class Replay:
     """An opened network. nodes: in running order. inputs, output: names. constants: {name: tensor}, weights among them."""
 
     def __init__(self, model: bytes) -> None:
-        """Raises LookupError if it has an operator that is not known here: those of quantised networks, for example."""
+        """Raises Unknown."""
         import onnx
         import torch
         from onnx import helper, numpy_helper
@@ -40,7 +44,7 @@ class Replay:
                 self.constants[node.output[0]] = torch.from_numpy(numpy_helper.to_array(attributes["value"]).copy())
                 continue
             if node.op_type not in self._known:
-                raise LookupError(node.op_type)
+                raise Unknown(node.op_type)
             self.nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output), _plain(attributes)))
         self.inputs = [i.name for i in graph.input if i.name not in self.constants]
         self.output = graph.output[0].name
@@ -50,6 +54,7 @@ class Replay:
         """{name: tensor} of the output and of the values in `also`.
 
         given: {name: tensor} of the inputs; or of any value between them and the output, which is then not computed.
+        Raises Unknown.
         """
         values = dict(given)
         kept = {self.output, *also}
@@ -60,7 +65,10 @@ class Replay:
         for at, node in enumerate(self.nodes):
             if node.outputs[0] in given:
                 continue
-            said = self._known[node.kind](node.attributes, *map(value, node.inputs))
+            try:
+                said = self._known[node.kind](node.attributes, *map(value, node.inputs))
+            except (RuntimeError, TypeError, LookupError, ValueError) as error:  # whatever form of an operator somebody's exporter may write
+                raise Unknown(node.kind) from error
             values.update(zip(node.outputs, said if isinstance(said, tuple) else (said,), strict=False))
             for name in node.inputs:  # what nobody asks for again need not be kept
                 if self._last[name] == at and name not in kept:
@@ -92,7 +100,7 @@ def opened(model: bytes) -> Replay | None:
         return None
     try:
         return Replay(model)
-    except LookupError:
+    except Unknown:
         return None
 
 
