@@ -87,7 +87,7 @@ def test_reviews_never_break_store_or_budget():
     one = np.ones(n)
     terms = Terms(one, 5 * one, one, rng.integers(0, 3, n), np.ones(n, dtype=int), 10 * one, np.ones(n, dtype=bool), rng.uniform(1, 3, n), rng.uniform(1, 3, n), 0 * one, 0 * one, 0 * one,
                   np.zeros((n, h)), 150.0, 200.0)
-    outcome = simulate(terms, Policy(np.full((n, h), 100.0), np.full((n, h), 100.0), 0 * one), rng.uniform(0, 20, (6, n, h)), paths=True)
+    outcome = simulate(terms, Policy(np.full((n, h), 100.0), np.full((n, h), 100.0), 0 * one, np.full((n, h), np.inf)), rng.uniform(0, 20, (6, n, h)), paths=True)
     assert (np.einsum("wnt,n->wt", outcome.ordered, terms.cost) <= 150 + 1e-6).all()
     assert (np.einsum("wnt,n->wt", np.maximum(outcome.paths, 0), terms.volume) <= 200 + 1e-6).all()
 

@@ -126,7 +126,7 @@ class Inventory(Decision):
                 stop = min(t + int(terms.lead[i]) + int(terms.review[i]), h)
                 up_to[i, t] = max(mean[i, t:stop].sum() + z * np.sqrt(variance[i, t:stop].sum()), 0.0)
         idle = np.arange(h)[None, :] + terms.lead[:, None] >= h
-        return _policy_plan(terms, Policy(np.where(idle, -np.inf, up_to), up_to, np.zeros(n)), known, 0, facts)
+        return _policy_plan(terms, Policy(np.where(idle, -np.inf, up_to), up_to, np.zeros(n), np.full((n, h), np.inf)), known, 0, facts)
 
     def realised(self, problem: Problem, plan: Plan, truth: np.ndarray | None) -> np.ndarray:
         """Shape (n,), one an item. Newsvendor: money lost against having known the demand. Reviews: orders, holding, shortage and what is left, step by step."""
@@ -311,16 +311,19 @@ def _policy_plan(terms: Terms, policy: Policy, known: Quantiles, seed: int, fact
     orders = [{"item": name, "order": float(outcome.orders[:, i].mean()), "expected_demand": float(futures[:, i].sum(axis=1).mean()),
                "served": float((1 - outcome.unmet[:, i] / asked[:, i]).clip(0, 1).mean()), "cost": float(outcome.cost[:, i].mean()),
                "quantity": float(policy.quantity[i])} for i, name in enumerate(known.ids)]
-    rows = [{"item": known.ids[i], "time": known.times[t], "step": t, "reorder_point": float(policy.reorder[i, t]), "order_up_to": float(policy.up_to[i, t])}
+    rows = [{"item": known.ids[i], "time": known.times[t], "step": t, "reorder_point": float(policy.reorder[i, t]), "order_up_to": float(policy.up_to[i, t]),
+             "order_at_most": float(policy.most[i, t]) if np.isfinite(policy.most[i, t]) else None}
             for i in range(n) for t in range(len(known.times)) if np.isfinite(policy.reorder[i, t]) and t % terms.review[i] == 0]
     return Plan({"orders": orders, "policy": rows}, float(outcome.cost.sum(axis=1).mean()), (), facts | {"ids": list(known.ids), "times": list(known.times)})
 
 
 def _policy_of(plan: Plan, n: int, h: int) -> Policy:
     row = {name: i for i, name in enumerate(plan.facts["ids"])}
-    policy = Policy(np.full((n, h), -np.inf), np.zeros((n, h)), np.array([r["quantity"] for r in plan.choice["orders"]], dtype=float))
+    policy = Policy(np.full((n, h), -np.inf), np.zeros((n, h)), np.array([r["quantity"] for r in plan.choice["orders"]], dtype=float), np.full((n, h), np.inf))
     for r in plan.choice["policy"]:
-        policy.reorder[row[r["item"]], r["step"]], policy.up_to[row[r["item"]], r["step"]] = r["reorder_point"], r["order_up_to"]
+        at = row[r["item"]], r["step"]
+        policy.reorder[at], policy.up_to[at] = r["reorder_point"], r["order_up_to"]
+        policy.most[at] = np.inf if r["order_at_most"] is None else r["order_at_most"]
     return policy
 
 

@@ -48,8 +48,10 @@ class Program:
     def rows(self, low: Any, high: Any, *terms: tuple[np.ndarray, Any]) -> None:
         """low <= sum of terms <= high, one constraint a row. A term is (variables, factors): shape (r,) or (r, k), the k are added up."""
         count = len(terms[0][0])
+        if not count:
+            return
         for variables, factors in terms:
-            wide = variables.reshape(count, -1)
+            wide = variables.reshape(count, variables.size // count)
             factor = np.asarray(factors, dtype=float)
             factor = factor[:, None] if factor.ndim == 1 and variables.ndim == 1 and len(factor) == count else factor
             number = np.repeat(np.arange(self._rows, self._rows + count), wide.shape[1])

@@ -45,11 +45,13 @@ class Terms:
 @dataclass(frozen=True)
 class Policy:
     """At a review, an item whose stock position is below `reorder` orders: up to `up_to`, or (quantity above 0) the fewest multiples of `quantity` that bring
-    it to the reorder point. Shapes (n, h), (n, h), (n,). A reorder point of -inf orders nothing."""
+    it to the reorder point. Shapes (n, h), (n, h), (n,). A reorder point of -inf orders nothing. most (n, h): never more than that at once, because demand
+    that is lost while an order is under way need not be ordered (capped base-stock, Xin 2021)."""
 
     reorder: np.ndarray
     up_to: np.ndarray
     quantity: np.ndarray
+    most: np.ndarray
 
     def put(self, rows: np.ndarray, other: Policy, chosen: np.ndarray) -> None:
         """Take over another policy's rows, in place."""
@@ -113,7 +115,7 @@ def _wanted(terms: Terms, policy: Policy, position: np.ndarray, t: int) -> np.nd
     reorder, below = policy.reorder[:, t], position < policy.reorder[:, t] - 1e-9
     with np.errstate(invalid="ignore", divide="ignore"):
         multiples = np.ceil(np.where(below, reorder - position, 0) / np.where(policy.quantity > 0, policy.quantity, 1.0) - 1e-9) * policy.quantity
-    order = np.where(policy.quantity > 0, multiples, np.where(below, policy.up_to[:, t] - position, 0.0))
+    order = np.where(policy.quantity > 0, multiples, np.where(below, np.minimum(policy.up_to[:, t] - position, policy.most[:, t]), 0.0))
     order = np.where(order > 1e-9, np.maximum(order, terms.minimum), 0.0)
     return np.where(terms.pack > 0, np.ceil(order / np.where(terms.pack > 0, terms.pack, 1) - 1e-9) * terms.pack, order)
 
@@ -140,12 +142,13 @@ class Windows:
         self.total = np.concatenate([np.zeros((w, n, 1)), np.cumsum(demand, axis=2)], axis=2)
         self.h = h
 
-    def quantile(self, level: float, length: np.ndarray) -> np.ndarray:
-        """Shape (n, h): the demand from each step t on, `length` (n,) steps long, at a level."""
+    def quantile(self, level: float, length: np.ndarray, *, after: np.ndarray | int = 0) -> np.ndarray:
+        """Shape (n, h): the demand from `after` (n,) steps after each step t on, until `length` (n,) steps after t, at a level."""
         steps = np.arange(self.h)
+        start = np.minimum(steps[None, :] + np.broadcast_to(after, len(length))[:, None], self.h)
         stop = np.minimum(steps[None, :] + length[:, None], self.h)
         rows = np.arange(len(length))[:, None]
-        return np.quantile(self.total[:, rows, stop] - self.total[:, :, :-1], level, axis=0)
+        return np.quantile(self.total[:, rows, stop] - self.total[:, rows, start], level, axis=0)
 
 
 def policies(terms: Terms, demand: np.ndarray, kind: str) -> Iterator[Policy]:
@@ -167,10 +170,13 @@ def policies(terms: Terms, demand: np.ndarray, kind: str) -> Iterator[Policy]:
                 if kind == "RQ":
                     quantity = np.maximum(np.mean(windows.total[:, :, -1], axis=0) / h * terms.review * (more + 1), 1e-6)
                     packs = np.maximum(np.round(quantity / np.where(terms.pack > 0, terms.pack, 1)), 1) * terms.pack
-                    yield Policy(np.where(idle, -np.inf, low), np.zeros((n, h)), np.where(terms.pack > 0, packs, quantity))
+                    yield Policy(np.where(idle, -np.inf, low), np.zeros((n, h)), np.where(terms.pack > 0, packs, quantity), np.full((n, h), np.inf))
                 else:
                     high = low if more == 0 else np.maximum(low, windows.quantile(level if sure else min(level, 0.8), protect + more * terms.review))
-                    yield Policy(np.where(idle, -np.inf, low), high, np.zeros(n))
+                    yield Policy(np.where(idle, -np.inf, low), high, np.zeros(n), np.full((n, h), np.inf))
+                    if (terms.lost & (terms.lead > 0)).any():
+                        most = windows.quantile(level, np.maximum(protect + more * terms.review - less, terms.lead), after=terms.lead)
+                        yield Policy(np.where(idle, -np.inf, low), high, np.zeros(n), np.where(terms.lost[:, None], most, np.inf))
 
 
 def best(terms: Terms, demand: np.ndarray, kind: str, prices: list[tuple[float, float]], until: float) -> tuple[list[Policy], bool]:
@@ -179,7 +185,7 @@ def best(terms: Terms, demand: np.ndarray, kind: str, prices: list[tuple[float, 
     until: time.monotonic() at which the search ends; every item gets at least one policy.
     """
     n, h = demand.shape[1:]
-    out = [Policy(np.full((n, h), -np.inf), np.zeros((n, h)), np.zeros(n)) for _ in prices]
+    out = [Policy(np.full((n, h), -np.inf), np.zeros((n, h)), np.zeros(n), np.full((n, h), np.inf)) for _ in prices]
     whole = True
     apart = replace(terms, budget=np.inf, storage=np.inf)
     for start in range(0, n, AT_ONCE):
