@@ -143,6 +143,8 @@ def _unit(rows: int, places: np.ndarray, values: np.ndarray) -> Any:
 def no_plan(program: Program, answer: Answer, *, seconds: float, facts: dict[str, Any]) -> Plan:
     """The plan that says why there is none: the demands that clash, or that the time was too short."""
     if answer.status == "infeasible":
-        clashes = tuple(say("This demand clashes with the others named here: {demand}.", demand=text) for text in program.clash(seconds=max(seconds, 2.0)))
-        return Plan({}, np.inf, clashes or (say("No plan meets all demands."),), {**facts, "status": "infeasible"})
+        clash = program.clash(seconds=max(seconds, 2.0))
+        alone = say("This demand cannot be met: {demand}.", demand=clash[0]) if len(clash) == 1 else say("No plan meets all demands.")
+        told = tuple(say("This demand clashes with the others named here: {demand}.", demand=text) for text in clash) if len(clash) > 1 else (alone,)
+        return Plan({}, np.inf, told, {**facts, "status": "infeasible"})
     return Plan({}, np.inf, (say("No plan was found in {seconds:g} seconds. Give it more time.", seconds=seconds),), {**facts, "status": "unknown"})

@@ -146,12 +146,12 @@ def program(problem: StaffingProblem, ids: tuple[str, ...], times: tuple[str, ..
     units = [(g, 1 if math.isfinite(group.most_hours) else group.count) for g, group in enumerate(problem.staff)
              for _ in range(group.count if math.isfinite(group.most_hours) else 1)]
     shifts = []
-    for u, (g, count) in enumerate(units):
+    for u, (g, _) in enumerate(units):
         group = problem.staff[g]
         for o, turn in enumerate(every):
             shift = problem.shifts[turn.number]
             if not group.shifts or shift.name in group.shifts:
-                shifts.append((u, o, int(made.add(1, cost=shift.cost + group.extra, high=count, whole=True)[0])))
+                shifts.append((u, o, int(made.add(1, cost=shift.cost + group.extra, whole=True)[0])))
     _limits(problem, made, every, units, shifts)
     classes = list(dict.fromkeys(frozenset(group.skills or ids) for group in problem.staff))
     served = np.full((len(classes), n, h), -1)

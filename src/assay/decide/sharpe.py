@@ -32,7 +32,7 @@ def deflated_sharpe(returns: np.ndarray, tried: tuple[float, ...] = ()) -> Defla
     tried: Sharpe ratios (of one period) of every variant that was tried, this one included; without them it is the probability that the ratio is above zero.
     Bailey & López de Prado, The deflated Sharpe ratio, J. Portfolio Management 40(5), 2014, https://doi.org/10.3905/jpm.2014.40.5.094.
     """
-    from scipy.special import ndtr, ndtri
+    from scipy.special import ndtri
     from scipy.stats import kurtosis, skew
 
     own, n = sharpe(returns), len(tried)
@@ -41,9 +41,16 @@ def deflated_sharpe(returns: np.ndarray, tried: tuple[float, ...] = ()) -> Defla
         chance = float(np.std(tried, ddof=1) * ((1 - EULER) * ndtri(1 - 1 / n) + EULER * ndtri(1 - 1 / (n * math.e))))
     if len(returns) < 3 or np.std(returns) < 1e-15:
         return Deflated(own, chance, 0.5, max(n, 1))
-    variance = 1 - float(skew(returns)) * own + (float(kurtosis(returns, fisher=False)) - 1) / 4 * own**2
-    z = (own - chance) * math.sqrt(len(returns) - 1) / math.sqrt(max(variance, 1e-12))
-    return Deflated(own, chance, float(ndtr(z)), max(n, 1))
+    probability = probability_above(own, chance, len(returns), float(skew(returns)), float(kurtosis(returns, fisher=False)))
+    return Deflated(own, chance, probability, max(n, 1))
+
+
+def probability_above(own: float, chance: float, periods: int, skewness: float, kurtosis: float) -> float:
+    """The probability that the true Sharpe ratio lies above `chance` if `own` was seen; kurtosis: 3 for a normal distribution. Ratios of one period."""
+    from scipy.special import ndtr
+
+    variance = 1 - skewness * own + (kurtosis - 1) / 4 * own**2
+    return float(ndtr((own - chance) * math.sqrt(periods - 1) / math.sqrt(max(variance, 1e-12))))
 
 
 def sharpe_gain(ours: np.ndarray, naive: np.ndarray, *, seed: int, confidence: float = 0.95, draws: int = 1000) -> tuple[float, float, float]:

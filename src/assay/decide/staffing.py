@@ -154,7 +154,7 @@ class Staffing(Decision):
         guess = mean * rng.uniform(0.92, 1.08, mean.shape)
         values = poisson.ppf(np.array(LEVELS), guess[:, :, None])
         table = {"period_minutes": 60.0, "shortage_cost": 60.0, "rest_hours": 11.0, "shifts": [
-            {"name": "early", "start": 0, "length": 8, "cost": 160.0, "breaks": [4]}, {"name": "late", "start": 4, "length": 8, "cost": 170.0, "breaks": [4]},
+            {"name": "early", "start": 0, "length": 8, "cost": 160.0, "breaks": [4]}, {"name": "late", "start": 4, "length": 8, "cost": 170.0, "breaks": [2]},
             {"name": "short", "start": 2, "length": 4, "cost": 95.0}],
             "staff": [{"name": "phone", "count": 12, "skills": ["phone"]}, {"name": "mail", "count": 6, "skills": ["mail"]},
                       {"name": "both", "count": 4, "extra_cost": 15.0, "most_hours": 8.0}]}
