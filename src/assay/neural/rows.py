@@ -14,7 +14,7 @@ JUDGED_BATCH = 256
 class Rows(ABC):
     """Rows that a network can be taught: arrays or files in, tensors out."""
 
-    target: np.ndarray  # int codes (n,), float amounts (n,) standardised, or float probabilities (n, outputs) of a teacher
+    target: np.ndarray  # int codes (n,), float amounts (n,) standardised or (n, steps) with levels, or float probabilities (n, outputs) of a teacher
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -37,12 +37,14 @@ class Aim:
     """What is minimised. loss: 'log' or 'squared', 'absolute', 'pinball' (with quantile). outputs: numbers that the network says a row.
 
     weights: of the labels, (outputs,), for class-balanced training; None for equal ones.
+    levels: of the quantiles that are said of each of several steps, a step's side by side: outputs is steps * levels, and the loss pinball.
     """
 
     loss: str
     outputs: int
     quantile: float = 0.5
     weights: tuple[float, ...] | None = None
+    levels: tuple[float, ...] | None = None
 
     @property
     def labels(self) -> bool:
@@ -63,9 +65,11 @@ def answers(network: Any, rows: Rows, aim: Aim, *, device: str = "cpu", batch: i
 
 
 def mean_loss(said: Any, target: Any, aim: Aim, smoothing: float = 0.0, weights: Any = None) -> Any:
-    """said: (b, outputs). target: (b, outputs) probabilities, or (b,) amounts. A scalar tensor."""
+    """said: (b, outputs). target: (b, outputs) probabilities, (b,) amounts, or with levels (b, steps), NaN where a step is missing. A scalar tensor."""
     import torch
 
+    if aim.levels is not None:
+        return _levels_loss(said, target, aim.levels)
     if aim.labels:
         if smoothing:
             target = target * (1 - smoothing) + smoothing / aim.outputs
@@ -79,6 +83,17 @@ def mean_loss(said: Any, target: Any, aim: Aim, smoothing: float = 0.0, weights:
     if aim.loss == "absolute":
         return error.abs().mean()
     return 2 * (error.clamp_min(0) * aim.quantile - error.clamp_max(0) * (1 - aim.quantile)).mean()
+
+
+def _levels_loss(said: Any, target: Any, levels: tuple[float, ...]) -> Any:
+    """Twice the quantile loss, the mean over levels and the steps that are known."""
+    import torch
+
+    there = torch.isfinite(target)
+    error = torch.where(there, target, torch.zeros_like(target))[:, :, None] - said.reshape(len(said), target.shape[1], len(levels))
+    level = torch.tensor(levels, dtype=said.dtype, device=said.device)
+    losses = torch.maximum(level * error, (level - 1) * error).mean(dim=2) * there
+    return 2 * losses.sum() / there.sum().clamp_min(1)
 
 
 class Few(Rows):
