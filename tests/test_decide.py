@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from assay.decide.inventory import INVENTORY
 from assay.decide.lots import LOTS
 from assay.decide.storage import STORAGE
 from assay.errors import InputError
-from assay.plan import decide, read_quantiles, read_truth, show
+from assay.plan import decide, read_problem, read_quantiles, read_truth, show
 from assay.registry import discover
 
 HERE = Path(".")
@@ -241,6 +243,14 @@ def test_a_file_that_holds_no_quantiles_is_refused_with_its_line_or_column(tmp_p
     with pytest.raises(InputError) as error:
         read_quantiles(tmp_path / "q.csv")
     assert expected in str(error.value)
+
+
+def test_every_problem_that_the_page_shows_is_read():
+    page = (Path(__file__).parents[1] / "docs" / "decide.md").read_text(encoding="utf-8")
+    tables = [tomllib.loads(text) for text in re.findall(r"^```toml\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)]
+    assert {"inventory", "lots", "storage"} <= {table["kind"] for table in tables}
+    for table in tables:
+        assert read_problem(DECISIONS[table["kind"]], table) is not None
 
 
 def test_a_problem_of_another_kind_or_in_another_file_is_refused(folder):
