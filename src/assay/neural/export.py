@@ -14,7 +14,6 @@ from assay.errors import AssayError
 from assay.neural.base import session
 
 OPSET = 17
-LENGTH = "steps"  # an input of this name has a second axis of any length too
 
 
 def exported(network: Any, inputs: tuple[Any, ...], names: tuple[str, ...], *, long: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> bytes:
@@ -27,7 +26,8 @@ def exported(network: Any, inputs: tuple[Any, ...], names: tuple[str, ...], *, l
     """
     import torch
 
-    axes = {name: {0: "rows"} | ({1: LENGTH} if name in long else {}) for name in names}
+    # a length for each input: those that share a name have to be equal in every batch, and two text columns are not
+    axes = {name: {0: "rows"} | ({1: f"length_of_{name}"} if name in long else {}) for name in names}
     file: Any = io.BytesIO()
     network.eval()
     quiet = logging.getLogger("torch.onnx")
