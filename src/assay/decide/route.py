@@ -62,10 +62,13 @@ class Route(Decision):
             able = [(cost_of(problem, t, planned), n, t) for n, t in ((0, found.tours), (1, first)) if t is not None]
             if (not able or seconds < 0.02 * len(problem.visits)) and (thumb := savings(problem, planned)) is not None:
                 able.append((cost_of(problem, thumb, planned), 2, thumb))  # with so few iterations the simple answer may be the better one
+            if not able and not any(name.startswith("extra ") for _, name, _ in nearest(problem, planned)):
+                near = nearest(problem, planned)
+                able.append((cost_of(problem, near, planned), 3, near))
             if able:
                 _, by, tours = min(able, key=lambda a: a[:2])
                 plan = _plan(problem, tours, planned, days, quantiles)
-                plan.facts.update(status="feasible", solver=(solver, "the earlier plan", "Clarke-Wright savings")[by], iterations=found.iterations)
+                plan.facts.update(status="feasible", solver=(solver, "the earlier plan", "Clarke-Wright savings", "nearest neighbour")[by], iterations=found.iterations)
                 plans.append((plan.cost, i, plan))
             elif not refused:
                 refused = self._why(problem, planned, seconds=min(seconds, 2.0), seed=seed, tried=seconds)

@@ -38,6 +38,8 @@ def draw(problem: RouteProblem, plan: Plan, words: Any) -> str:
         dash = f' stroke-dasharray="{(6, 2, 9)[i // len(COLOURS) % 3]} {(3, 2, 4)[i // len(COLOURS) % 3]}"' if i >= len(COLOURS) else ""
         parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="1.8" stroke-linejoin="round"{dash}><title>{said}</title></polyline>')
     few = len(problem.visits) <= NAMED
+    if few:
+        width = max([width, *(float(at[v.place, 0]) + 12 + _wide(v.name) for v in problem.visits)])
     for visit in problem.visits:
         x, y = at[visit.place]
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4 if few else 2.5}" fill="{GREY}"><title>{escape(visit.name)}</title></circle>')
@@ -46,5 +48,15 @@ def draw(problem: RouteProblem, plan: Plan, words: Any) -> str:
     for depot in problem.depots:
         x, y = at[depot]
         parts.append(f'<rect x="{x - 6:.1f}" y="{y - 6:.1f}" width="12" height="12" fill="{COLOURS[6]}" stroke="{GREY}"><title>{escape(problem.places[depot])}</title></rect>')
-    wide = max(width, 24 + sum(13 if ord(c) > 0x2E7F else 7.2 for c in title))
-    return frame(wide, height + 30, parts, title)
+    names = [route["vehicle"] for route in plan.choice.get("routes", [])] if few else []
+    across, down = 12.0, height + 26
+    for i, name in enumerate(names):
+        if across > 12 and across + 20 + _wide(name) > max(width, 300):
+            across, down = 12.0, down + 18
+        parts.append(f'<rect x="{across:.0f}" y="{down - 9:.0f}" width="10" height="10" fill="{COLOURS[i % len(COLOURS)]}"/>' + text(across + 14, down, name))
+        across += 28 + _wide(name)
+    return frame(max(width, 300, 24 + _wide(title)), down + 10, parts, title)
+
+
+def _wide(words: str) -> float:
+    return sum(13 if ord(c) > 0x2E7F else 7.2 for c in words)
