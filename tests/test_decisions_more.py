@@ -468,3 +468,31 @@ def test_a_week_of_shifts_repeats_and_calls_become_agents():
     assert {row["from"] for row in plan.choice["shifts"]} == {"1d08", "2d08", "3d08"}
     assert [row["people"] for row in plan.choice["shifts"]] == [min(asked, 6)] * 3 or sum(row["people"] for row in plan.choice["shifts"]) == min(3 * asked, 18)
     assert STAFFING.realised(problem, plan, calls).sum() == pytest.approx(plan.cost)
+
+
+# ---- the page about them
+
+
+def test_every_problem_on_their_page_is_one_that_can_be_solved(tmp_path):
+    import re
+    import tomllib
+
+    rng = np.random.default_rng(0)
+    names = ["bonds", "shares", "gold"]
+    rows = 0.001 + 0.01 * rng.standard_normal((120, 3))
+    (tmp_path / "returns.csv").write_text("date," + ",".join(names) + "\n" + "\n".join(f"day {i}," + ",".join(map(str, row)) for i, row in enumerate(rows)))
+    spread = np.array(LEVELS)
+    presses, signals, staffing = (["press 1", "press 2", "press 3"], SIGNALS.example(), STAFFING.example())
+    forecasts = {"portfolio": Quantiles(LEVELS, np.quantile(rows, LEVELS, axis=0).T[:, None], tuple(names), ("1",)),
+                 "maintenance": Quantiles(LEVELS, 20 + 100 * spread[None, None, :] * np.array([1.0, 0.6, 0.4])[:, None, None], tuple(presses), ("life",)),
+                 "signals": signals.quantiles, "staffing": replace(staffing.quantiles, values=30 * np.asarray(staffing.quantiles.values))}
+    page = (Path(__file__).parents[1] / "docs" / "decide-more.md").read_text(encoding="utf-8")
+    tables = [tomllib.loads(block) for block in re.findall(r"^```toml\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)]
+    assert [table["kind"] for table in tables] == list(forecasts)
+    for table in tables:
+        decision = next(d for d in DECISIONS if d.name == table["kind"])
+        problem = decision.problem({k: v for k, v in table.items() if k != "kind"}, tmp_path)
+        plan = solved(decision, problem, forecasts[decision.name])
+        assert plan.violations == (), (decision.name, [str(v) for v in plan.violations])
+        if decision is PORTFOLIO:
+            assert set(plan.facts["backtest"]) >= {"sharpe", "naive_sharpe", "deflated_probability"}

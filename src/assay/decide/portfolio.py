@@ -145,6 +145,10 @@ class Portfolio(Decision):
                 parts.append(f'<line x1="{110 + 190 * abs(row["before"]) / most:.1f}" x2="{110 + 190 * abs(row["before"]) / most:.1f}" y1="{y - 2}" y2="{y + 15}" '
                              f'stroke="{GREY}" stroke-width="2"/>')
         points = plan.facts.get("frontier", [])
+        marks = say("grey line: held before; orange: this plan") if any(row["before"] for row in rows) else say("orange: this plan")
+        if len(points) > 1 or any(row["before"] for row in rows):
+            parts.append(text(110, 40 + 20 * len(rows) + 14, words(marks)))
+            height += 18
         if len(points) > 1:
             parts += _frontier(points, plan.facts, words)
         return frame(720, max(height, 260 if len(points) > 1 else 0), parts, title)

@@ -150,7 +150,7 @@ class Signals(Decision):
         return np.array([_vehicle_hours(problem, ids, flows[:, t, None], *row) for t, row in enumerate(rows)])
 
     def picture(self, problem: SignalsProblem, plan: Plan, words: Any = str) -> str:
-        title = words(say("Green times in each period, seconds"))
+        title = words(say("Green times in each period, seconds; grey: lost time"))
         if not plan.choice:
             return frame(720, 60, [text(14, 34, words(say("There is no plan to draw.")))], title)
         rows, names = _read(problem, plan), [row["period"] for row in plan.choice["periods"]]
