@@ -16,6 +16,7 @@ from assay.data.calendar import Calendar
 from assay.data.dataset import Dataset, Schema
 from assay.data.history import History, histories, latest
 from assay.data.lags import floors
+from assay.data.rare import Rare
 from assay.data.windows import Spread, Windows, ahead_of, asked, begun, cut, every, origins
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
 from assay.tasks.base import Task
@@ -49,6 +50,7 @@ class LagBoosting(Model):
         self.calendar = Calendar(self.task.frequency, params.get("country", ""))
         self.classes: dict[str, list[str]] = {}
         self.spread = Spread(self.task.horizon, self.task.levels)
+        self.rare = Rare(self.task.season, self.task.levels)
         self.booster: Any = None
         self.trees = 0
         self.past = min(MOST_PAST, max(3 * self.task.season + 8, 8 * self.task.season, 32))
@@ -84,7 +86,9 @@ class LagBoosting(Model):
         self.trees = self._affordable(judge, rounds.best, budget)
         move = np.full(known.shape, np.nan)
         move[known] = self._move(judge)
-        self.spread.learn(held.future - held.base - held.size[:, None] * move, held.marks)
+        point = held.base + held.size[:, None] * move
+        self.spread.learn(held.future - point, held.marks)
+        self.rare.learn(held.past, self.spread.cube(np.where(known, point, held.base), held.marks), held.future)
         last = self._cut(rows, *every(rows, **limits))
         final, expected_s = rounds.again(len(y), int(np.isfinite(last.future).sum()))
         if expected_s < 0.8 * budget.left():
@@ -206,12 +210,12 @@ class LagBoosting(Model):
             x = self._features(part, windows, when)
             move = self._move(x.reshape(-1, x.shape[2])).reshape(len(part), horizon)
             cube = self.spread.cube(windows.base + windows.size[:, None] * move, windows.marks)
-            out[first : first + at_once] = np.maximum(cube, floors(windows.past)[:, None, None])
+            out[first : first + at_once] = np.maximum(self.rare.mixed(windows.past, cube), floors(windows.past)[:, None, None])
         return out.reshape(len(rows), self.task.width)
 
     def dump(self, folder: Path) -> None:
         self.booster.save_model(str(folder / "lag_boosting.txt"), num_iteration=self.trees)
-        packed = {"trees": self.trees, "classes": self.classes, "spread": self.spread.json()}
+        packed = {"trees": self.trees, "classes": self.classes, "spread": self.spread.json(), "rare": self.rare.share}
         (folder / "lag_boosting.json").write_text(json.dumps(packed))
 
     def load(self, folder: Path) -> LagBoosting:
@@ -220,6 +224,7 @@ class LagBoosting(Model):
         packed = json.loads((folder / "lag_boosting.json").read_text())
         self.trees, self.classes = int(packed["trees"]), packed["classes"]
         self.spread.read(packed["spread"])
+        self.rare.share = float(packed["rare"])
         self.booster = lgb.Booster(model_file=str(folder / "lag_boosting.txt"))
         return self
 

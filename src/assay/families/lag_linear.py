@@ -12,6 +12,7 @@ import numpy as np
 from assay.data.dataset import Dataset, Schema
 from assay.data.history import History, histories, latest
 from assay.data.lags import CHUNK, floors
+from assay.data.rare import Rare
 from assay.data.windows import Spread, Windows, ahead_of, asked, cut, every, origins
 from assay.families.base import Budget, Candidate, Model, TooSlow
 from assay.tasks.base import Task
@@ -39,6 +40,7 @@ class LagLinear(Model):
         self.weights = np.zeros((2, self.task.horizon))
         self.known = np.zeros((0, 2))  # a row a covariate: its scale, its weight
         self.spread = Spread(self.task.horizon, self.task.levels)
+        self.rare = Rare(self.task.season, self.task.levels)
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> LagLinear:
         rows = latest(train)
@@ -67,7 +69,8 @@ class LagLinear(Model):
                 break
         _, self.steps, strength = best
         self.weights = _ridge(*_moments(_inputs(teach, self.steps, season)[good], target[good]), strength)
-        self.spread.learn(held.future - self._point(rows, held), held.marks)
+        point = self._point(rows, held)
+        self.rare.learn(held.past, self.spread.learn(held.future - point, held.marks).cube(point, held.marks), held.future)
         last = self._cut(rows, *every(rows, horizon=horizon, least=least, most=most, seed=seed))
         target, good = self._target(rows, last)
         self.weights = _ridge(*_moments(_inputs(last, self.steps, season)[good], target[good]), strength)
@@ -122,14 +125,14 @@ class LagLinear(Model):
             part = rows[first : first + CHUNK]
             windows = asked(part, past=self.past, horizon=self.task.horizon, season=self.task.season)
             cube = self.spread.cube(self._point(part, windows), windows.marks)
-            out[first : first + CHUNK] = np.maximum(cube, floors(windows.past)[:, None, None])
+            out[first : first + CHUNK] = np.maximum(self.rare.mixed(windows.past, cube), floors(windows.past)[:, None, None])
         return out.reshape(len(rows), self.task.width)
 
     def dump(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
         save_file({"weights": self.weights, "known": np.ascontiguousarray(self.known)}, folder / "lag_linear.safetensors")
-        (folder / "lag_linear.json").write_text(json.dumps({"steps": self.steps, "past": self.past, "spread": self.spread.json()}))
+        (folder / "lag_linear.json").write_text(json.dumps({"steps": self.steps, "past": self.past, "spread": self.spread.json(), "rare": self.rare.share}))
 
     def load(self, folder: Path) -> LagLinear:
         from safetensors.numpy import load_file
@@ -137,6 +140,7 @@ class LagLinear(Model):
         arrays, packed = load_file(folder / "lag_linear.safetensors"), json.loads((folder / "lag_linear.json").read_text())
         self.weights, self.known, self.steps, self.past = arrays["weights"], arrays["known"], int(packed["steps"]), int(packed["past"])
         self.spread.read(packed["spread"])
+        self.rare.share = float(packed["rare"])
         return self
 
 
