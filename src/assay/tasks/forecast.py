@@ -17,7 +17,7 @@ from assay.tasks.base import Task
 from assay.words import Text, say
 
 LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
-SPREADS = np.exp(np.linspace(np.log(0.4), np.log(2.5), 25))  # factors of the spread that calibration tries
+SPREADS = (0.4, 2.5)  # factors of the spread that calibration may choose
 PRIOR_ROWS = 20.0  # a factor learnt on so many rows is drawn half-way to 1
 
 
@@ -95,7 +95,7 @@ class Forecast(Task):
     def metrics(self, train: Dataset, test: Dataset, prediction: np.ndarray, weight: np.ndarray | None = None) -> dict[str, float]:
         """mase, rmsse: scaled by the row's history. smape: 0-2 as in the M4 competition. wape, wql: of the sum of all values. coverage: of the outermost levels."""
         truth, point, scale = self.truth(test), self.point(prediction), self.scales(test)
-        weight = np.ones(len(truth)) if weight is None else weight
+        weight = (np.ones(len(truth)) if weight is None else weight) * np.isfinite(truth).any(axis=1)
         error, cube = truth - point, self.cube(prediction)
         size = max(float(np.sum(weight * _mean(np.abs(truth)))), 1e-12)
         bad = np.abs(truth) + np.abs(point)
@@ -111,13 +111,18 @@ class Forecast(Task):
         }
 
     def calibration(self, truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-        """A factor of the spread around the median for each third of the horizon, which makes the quantile loss least on rows the model did not see."""
-        cube, point = self.cube(prediction), self.point(prediction)[:, :, None]
-        scale = np.maximum(_mean(np.abs(truth - point[:, :, 0])), 1e-12)[:, None, None]
+        """A factor of the spread around the median for each third of the horizon, with which the outermost levels hold the share of truths that they promise on rows
+        the model did not see: conformal, with the width as the unit of the score (Lei et al. 2018, arXiv:1604.04173). The factor that makes the quantile loss least
+        was tried and left 70 % of the truths of M4 hourly in intervals of 80 %."""
+        cube, point = np.sort(self.cube(prediction), axis=2), self.point(prediction)
+        above = truth > point
+        width = np.where(above, cube[:, :, -1] - point, point - cube[:, :, 0])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score = np.abs(truth - point) / width  # 0/0 where both say the same: no news about the spread
         out = []
         for part in np.array_split(np.arange(self.horizon), min(3, self.horizon)):
-            tried = [np.nanmean(pinball(truth[:, part], point[:, part] + s * (cube[:, part] - point[:, part]), self.levels) / scale) for s in SPREADS]
-            best = float(SPREADS[int(np.argmin(tried))]) if np.isfinite(tried).any() else 1.0
+            known = score[:, part][~np.isnan(score[:, part])]
+            best = float(np.clip(np.quantile(known, self.levels[-1] - self.levels[0], method="higher"), *SPREADS)) if len(known) else 1.0
             out.append(round(float(np.exp(np.log(best) * len(truth) / (len(truth) + PRIOR_ROWS))), 4))
         return {"spread": out}
 
