@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llm_stub import completion, error, stubbed
 
 torch = pytest.importorskip("torch")
 
@@ -17,8 +18,8 @@ from assay.case import Case  # noqa: E402
 from assay.data.dataset import Dataset  # noqa: E402
 from assay.data.history import PART, History, frame_of, histories, row_of  # noqa: E402
 from assay.data.media import packed  # noqa: E402
-from assay.errors import InputError  # noqa: E402
-from assay.families import nhits, patch_forecaster, zero_shot  # noqa: E402
+from assay.errors import EndpointError, InputError  # noqa: E402
+from assay.families import llm_forecast, nhits, patch_forecaster, zero_shot  # noqa: E402
 from assay.families.base import Budget, TooSlow  # noqa: E402
 from assay.neural.forecast_levels import at_levels  # noqa: E402
 from assay.neural.forecasting import Reader, Taught, Windows, parted, times_of  # noqa: E402
@@ -296,3 +297,61 @@ def _case(folder: Path | None) -> Case:
     case = Case(target="value")
     object.__setattr__(case, "forecaster", None if folder is None else str(folder))
     return case
+
+
+# ---- a language model
+
+
+def goes_on(body: dict, n: int):
+    """Repeats the last season of what it is shown."""
+    shown = [int(word) for word in body["messages"][-1]["content"].partition("\n")[0].split(",")]
+    values = (shown[-7:] * 2)[:7]
+    return completion(json.dumps({"values": values}) if "response_format" in body else f"<think>[1, 2]</think>The next are {values}.")
+
+
+@pytest.fixture
+def answers_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "kept"))
+
+
+@pytest.mark.usefixtures("answers_kept")
+def test_a_language_model_is_shown_whole_numbers_and_goes_on(example, tmp_path):
+    def behaviour(body, n):
+        return error(400, "response_format is not supported") if "response_format" in body else goes_on(body, n)
+
+    train, test = example
+    with stubbed(behaviour) as stub:
+        params = llm_forecast._prepare(Case(target="value", llm_url=stub.url, llm_model="stub-1"), SCHEMA)
+        model = llm_forecast.llm_forecast.build(TASK, SCHEMA, **params).fit(train, seed=0, budget=Budget(seconds=60, predict_rows=len(test)))
+        said = TASK.cube(model.predict(test.asked()))
+        shown = stub.bodies[-1]["messages"][-1]["content"].partition("\n")[0].split(",")
+        model.dump(tmp_path)
+        again = llm_forecast.llm_forecast.build(TASK, SCHEMA).load(tmp_path)
+        np.testing.assert_array_equal(again.predict(test.asked()), said.reshape(len(test), -1))
+    for one, cube in zip(histories(test), said, strict=True):
+        last = one.filled()[-7:]
+        np.testing.assert_allclose(cube[:, 4], last, atol=np.ptp(one.filled()) / 700 + 1e-9)
+        assert (np.diff(cube, axis=1) >= 0).all()
+    assert all(0 <= int(word) <= 999 for word in shown)
+    assert model.facts["constrained"] is False
+    assert model.facts["unparsed"] == 0
+
+
+@pytest.mark.usefixtures("answers_kept")
+def test_a_language_model_that_says_no_numbers_is_reported_and_few_slips_fall_back_on_the_last_season(example):
+    test = example[1]
+    with stubbed(lambda body, n: completion("I cannot know the future.")) as stub:
+        model = llm_forecast.llm_forecast.build(TASK, SCHEMA, url=stub.url, model="stub-1")
+        with pytest.raises(EndpointError, match="no usable answer"):
+            model.predict(test.asked())
+    with stubbed(lambda body, n: completion("no") if n == 3 else goes_on(body, n)) as stub:
+        model = llm_forecast.llm_forecast.build(TASK, SCHEMA, url=stub.url, model="stub-2")
+        said = model.predict(test.asked())
+        assert np.isfinite(said).all()
+        assert model.facts["unparsed"] == 1
+        assert np.isfinite(model.predict(asked(*ODD.values()))).all()
+
+
+def test_the_numbers_of_an_answer_are_its_last_list():
+    assert llm_forecast.numbers_in('Thinking of [3, 4] ... {"values": [5, -6, 7.5]}').tolist() == [5, -6, 7.5]
+    assert llm_forecast.numbers_in("none, [a, b]") is None
