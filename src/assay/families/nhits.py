@@ -13,7 +13,7 @@ from assay.neural.recipe import Recipe
 class NHits(Forecasts, Model):
     """params: any of `Recipe`; width, dropout, length (steps of a window)."""
 
-    recipe = Recipe(optimizer="adamw", rate=1e-3, decay=0.01, schedule="cosine", warm=0.1, batch=128, ema=0.99)
+    recipe = Recipe(optimizer="adamw", rate=1e-3, decay=0.01, schedule="cosine", warm=0.1, batch=128, ema=0.99, precision="fp32")
     widths = (128, 256, 512)
 
     def build(self, size: dict[str, Any]) -> Any:
