@@ -19,6 +19,7 @@ from machine import publish
 
 from assay.decide.jobshop import JOBSHOP
 from assay.decide.route import ROUTE
+from assay.decide.shop_solver import WORKERS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = {"cvrp": ("09_cvrp_x", "best_known_cost"), "vrptw": ("09_vrptw_homberger", "best_known_cost"), "jobshop": ("09_jssp", "upper_bound")}
@@ -61,7 +62,7 @@ def main() -> None:
             rows.append(one(JOBSHOP if shop else ROUTE, path, asked.seconds if shop else None, asked.scale))
             print(rows[-1], flush=True)
         mean = {key: float(np.mean([facts[key] for _, facts in rows])) for key in ("gap", "thumb", "seconds")}
-        solver = f"CP-SAT of OR-tools {version('ortools')}, 2 workers" if shop else f"PyVRP {version('pyvrp')}, one thread"
+        solver = f"CP-SAT of OR-tools {version('ortools')}, {WORKERS} workers" if shop else f"PyVRP {version('pyvrp')}, one thread"
         given = f"at most {asked.seconds:g} s each" if shop else f"2.4 n x {asked.scale:g} seconds each" + ("" if asked.scale == 1 else " (published runs take 2.4 n)")
         thumb = "most work remaining" if shop else "Clarke-Wright savings"
         about = (f"`python bench/plans.py --only {name}{'' if shop or asked.scale == 1 else f' --scale {asked.scale:g}'}`: {len(rows)} instances of {SETS[name][0]}, {solver}, {given}, seed 0. "

@@ -270,6 +270,19 @@ def test_an_impossible_problem_says_which_demands_clash():
     assert thumb.cost == pytest.approx(200)
 
 
+def test_a_file_that_is_no_routing_problem_is_refused(tmp_path):
+    whole = ("NAME : a\nTYPE : CVRP\nDIMENSION : 3\nEDGE_WEIGHT_TYPE : EUC_2D\nCAPACITY : 5\nNODE_COORD_SECTION\n1 0 0\n2 3 4\n3 6 8\nDEMAND_SECTION\n1 0\n2 2\n3 3\n"
+             "DEPOT_SECTION\n1\n-1\nEOF\n")
+    path = tmp_path / "a.vrp"
+    path.write_text(whole)
+    assert ROUTE.rule(ROUTE.problem_file(path), None).cost == 20
+    for text in ("", "hello\n", whole[:90], whole.replace("3 4", "nan nan"), whole.replace("3 4", "1e300 4"), whole.replace("3 4", "a b"), whole.replace("2 2\n", "2 -2\n"), whole.replace(": 5", ": 2")):
+        path.write_text(text)
+        with pytest.raises(InputError) as caught:
+            ROUTE.problem_file(path)
+        assert "\n" not in str(caught.value)
+
+
 # ---- published instances
 
 def _published(name):

@@ -67,7 +67,7 @@ def drive(problem: RouteProblem, vehicle: Vehicle, stops: Sequence[int], deliver
             here = visit.place
     late += max(0.0, end - start - vehicle.longest)
     peak, over = loads(problem, vehicle, stops, delivery)
-    return Tour(float(distance), start, float(end), tuple(map(float, begins)), tuple(map(float, leaves)), float(late), over, max(0.0, float(distance) - vehicle.farthest),
+    return Tour(float(distance), float(start), float(end), tuple(map(float, begins)), tuple(map(float, leaves)), float(late), over, max(0.0, float(distance) - vehicle.farthest),
                 peak, float(vehicle.fixed + vehicle.per_distance * distance + vehicle.per_minute * (end - start)))
 
 

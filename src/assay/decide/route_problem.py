@@ -373,9 +373,10 @@ def _partner(visits: list[Visit], k: int) -> int:
 def _old_plan(path: Path, problem: RouteProblem) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The order of stops in an earlier plan (its JSON), stops that are no longer asked for left out."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["choice"]["stops"]
+        told = json.loads(path.read_text(encoding="utf-8"))
+        rows = told.get("plan", told)["choice"]["stops"]  # plan.json holds the plan beside its rule of thumb
         order = [(str(r["vehicle"]), str(r["stop"])) for r in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReadError("The earlier plan '{path}' could not be read: {reason}. It is the JSON file that assay decide route writes.",
                         path=str(path), reason=str(error)) from None
     index = {v.name: i for i, v in enumerate(problem.visits)}

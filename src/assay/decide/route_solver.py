@@ -163,9 +163,12 @@ def read_vrplib(path: Path) -> RouteProblem:
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         scale = 10 if "TIME_WINDOW_SECTION" in text else 1
-        data = vrp.read(path, round_func="dimacs" if scale == 10 else "round")
+        with np.errstate(invalid="ignore", over="ignore"):
+            data = vrp.read(path, round_func="dimacs" if scale == 10 else "round")
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, AttributeError) as error:
-        raise ReadError("'{path}' could not be read as a VRPLIB file: {reason}.", path=str(path), reason=" ".join(str(error).split()) or type(error).__name__) from None
+        raise ReadError("'{path}' could not be read as a VRPLIB file: {reason}.", path=str(path), reason=" ".join(str(error).split()).rstrip(".") or type(error).__name__) from None
+    if data.distance_matrix(0).min() < 0 or data.distance_matrix(0).max() > NEVER * scale:
+        raise ReadError("'{path}' has places without usable coordinates or distances: a number is missing or too large.", path=str(path))
     if data.num_profiles > 1 or data.num_groups or any(not c.required for c in data.clients()) or any(t.reload_depots for t in data.vehicle_types()):
         raise ReadError("'{path}' has optional stops, groups, reloading or vehicles that may not go everywhere; these are not planned here.", path=str(path))
 
