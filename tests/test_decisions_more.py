@@ -263,7 +263,7 @@ def test_skill_beats_equal_weights_and_noise_is_called_noise():
     told = [str(w) for w in backtest(noise, problem, window=60, hold=4, tried=(0.1, -0.05, 0.02)).warnings]
     assert len(told) == 2
     assert told[0].startswith("Nothing here beats equal weights")
-    assert "with 4 trials" in told[1]
+    assert "trials: 4" in told[1]
 
 
 def test_the_deflated_sharpe_ratio_is_that_of_the_paper():
@@ -496,3 +496,13 @@ def test_every_problem_on_their_page_is_one_that_can_be_solved(tmp_path):
         assert plan.violations == (), (decision.name, [str(v) for v in plan.violations])
         if decision is PORTFOLIO:
             assert set(plan.facts["backtest"]) >= {"sharpe", "naive_sharpe", "deflated_probability"}
+
+
+def test_periods_that_the_time_does_not_suffice_for_get_websters_splits():
+    example = SIGNALS.example()
+    problem = made(SIGNALS, example.table)
+    hurried, whole = SIGNALS.solve(problem, example.quantiles, seconds=1e-9, seed=0), solved(SIGNALS, problem, example.quantiles)
+    assert (hurried.facts["status"], whole.facts["status"]) == ("feasible", "optimal")
+    assert hurried.choice["signals"][:2] == whole.choice["signals"][:2]
+    assert whole.cost < hurried.cost
+    assert len(hurried.choice["periods"]) == 6

@@ -226,8 +226,8 @@ def _warnings(ours: np.ndarray, naive: np.ndarray, gain: float, low: float, high
                        "difference of {gain:+.3f} lies in [{low:+.3f}, {high:+.3f}] with 95 % confidence.", periods=len(ours), ours=sharpe(ours), naive=sharpe(naive),
                        gain=gain, low=low, high=high))
     if deflated.probability < 0.95:
-        out.append(say("Luck can explain this back-test: with {trials} trials, the probability that its Sharpe ratio is more than chance is {probability:.0%} (deflated Sharpe ratio).",
-                       trials=deflated.trials, probability=deflated.probability))
+        out.append(say("Luck can explain this back-test: its Sharpe ratio is more than chance with a probability of {probability:.1%} (deflated Sharpe ratio; trials: {trials}).",
+                       probability=deflated.probability, trials=deflated.trials))
     return tuple(out)
 
 

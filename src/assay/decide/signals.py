@@ -102,43 +102,36 @@ class Signals(Decision):
 
     def solve(self, problem: SignalsProblem, quantiles: Quantiles | None, *, seconds: float, seed: int) -> Plan:
         """For every period the cycle and greens of least expected vehicle-hours of delay: every cycle in whole seconds, and for each the best split by dynamic
-        programming (Ibaraki & Katoh, Resource Allocation Problems, 1988), so the answer is exact although delay is not convex around saturation."""
+        programming (Ibaraki & Katoh, Resource Allocation Problems, 1988), so the answer is exact although delay is not convex around saturation.
+        Periods that the time does not suffice for get Webster's splits for their own mean flow; the status is 'feasible' then."""
         began = time.monotonic()
         quantiles = _flows(problem, quantiles)
         flows = np.maximum(quantile_values(quantiles, middles(CASES)), 0.0)
         limits = None if problem.highest_degree is None else np.maximum(quantiles.at(problem.degree_level), 0.0)
-        facts: dict[str, Any] = {"solver": "dynamic programming", "ids": list(quantiles.ids), "status": "optimal", "gap": 0.0}
-        rows = []
+        facts: dict[str, Any] = {"solver": "dynamic programming", "ids": list(quantiles.ids)}
+        rows: list[Row] = []
         for t, name in enumerate(quantiles.times):
+            if rows and time.monotonic() - began > seconds:
+                rows += [_websters(problem, quantiles.ids, flows[:, later].mean(axis=1)) for later in range(t, len(quantiles.times))]
+                plan = _plan(problem, quantiles, rows, facts | {"status": "feasible", "seconds": round(time.monotonic() - began, 3)})
+                return Plan(plan.choice, plan.cost, _exceeded(problem, quantiles, rows), plan.facts)
             best = _best(problem, quantiles.ids, flows[:, t], None if limits is None else limits[:, t])
             if best is None:
                 made = _demands(problem, quantiles.ids, None if limits is None else limits[:, t], name)
                 return no_plan(made, made.solve(seconds=5.0), seconds=seconds, facts=facts)
             rows.append(best)
-        return _plan(problem, quantiles, rows, facts | {"seconds": round(time.monotonic() - began, 3)})
+        return _plan(problem, quantiles, rows, facts | {"status": "optimal", "gap": 0.0, "seconds": round(time.monotonic() - began, 3)})
 
     def rule(self, problem: SignalsProblem, quantiles: Quantiles | None) -> Plan:
         """Webster's cycle and splits for the mean flow of all periods, fixed all day (Webster 1958)."""
         quantiles = _flows(problem, quantiles)
-        mean = np.maximum(quantile_values(quantiles, middles(CASES)), 0.0).mean(axis=(1, 2))
-        index = {name: i for i, name in enumerate(quantiles.ids)}
-        ratios = np.array([max(mean[index[a]] / s for a, s in zip(phase.approaches, phase.saturation, strict=True)) for phase in problem.phases])
-        least = np.array([phase.min_green for phase in problem.phases])
-        cycle = int(np.clip(np.round(min(webster(ratios, problem.lost), 1e6)), problem.shortest, problem.longest))
-        while problem.greens(cycle) < least.sum() and cycle < problem.longest:
-            cycle += 1
-        greens = _rounded(ratios, least, problem.greens(cycle))
+        flows = np.maximum(quantile_values(quantiles, middles(CASES)), 0.0)
+        row = _websters(problem, quantiles.ids, flows.mean(axis=(1, 2)))
         broken: list[Text] = []
-        if problem.greens(cycle) < least.sum():
+        if problem.greens(row[0]) < sum(phase.min_green for phase in problem.phases):
             broken.append(say("The shortest greens do not fit into the longest cycle of {cycle} seconds.", cycle=problem.longest))
-        if problem.highest_degree is not None:
-            asked = np.maximum(quantiles.at(problem.degree_level), 0.0).max(axis=1)
-            over = [a for phase, g in zip(problem.phases, greens, strict=True) for a, s in zip(phase.approaches, phase.saturation, strict=True)
-                    if asked[index[a]] > problem.highest_degree * s * g / cycle + 1e-9]
-            if over:
-                broken.append(say("Webster's splits exceed the highest degree of saturation on: {approaches}.", approaches=over))
-        plan = _plan(problem, quantiles, [(cycle, greens)] * len(quantiles.times), {"ids": list(quantiles.ids)})
-        return Plan(plan.choice, plan.cost, tuple(broken), plan.facts)
+        plan = _plan(problem, quantiles, [row] * len(quantiles.times), {"ids": list(quantiles.ids)})
+        return Plan(plan.choice, plan.cost, (*broken, *_exceeded(problem, quantiles, [row] * len(quantiles.times))), plan.facts)
 
     def realised(self, problem: SignalsProblem, plan: Plan, truth: np.ndarray | None) -> np.ndarray:
         """Vehicle-hours of delay in each period, shape (h,), under the true flows (n, h). A queue left over is not carried into the next period."""
@@ -225,28 +218,39 @@ def _best(problem: SignalsProblem, ids: tuple[str, ...], flows: np.ndarray, limi
         room = problem.greens(cycle)
         if room < sum(phase.min_green for phase in problem.phases):
             continue
-        table, choices = np.full(room + 1, np.inf), []
-        table[0] = 0.0  # table[g]: least delay of the phases so far with g seconds given away
+        owns = []
         for phase in problem.phases:
-            own = np.zeros(room + 1)
-            least = phase.min_green
+            own, least = np.zeros(room + 1), phase.min_green
             for a, s in zip(phase.approaches, phase.saturation, strict=True):
                 flow = flows[ids.index(a)][None, :]
                 own += (flow * hours * delay(flow, s, np.maximum(green[:room + 1, None], 1e-6), np.asarray(float(cycle)), hours)).mean(axis=1) / 3600
                 if limit is not None and problem.highest_degree is not None:
                     least = max(least, int(np.ceil(cycle * limit[ids.index(a)] / (problem.highest_degree * s) - 1e-9)))
             own[:min(least, room + 1)] = np.inf
-            given = np.subtract.outer(np.arange(room + 1), np.arange(room + 1))  # what earlier phases had
-            sums = np.where(given >= 0, table[np.maximum(given, 0)] + own[None, :], np.inf)
-            choices.append(sums.argmin(axis=1))
-            table = sums.min(axis=1)
-        if table[room] < best:
-            best, left, greens = float(table[room]), room, list[int]()
-            for choice in reversed(choices):
-                greens.append(int(choice[left]))
-                left -= greens[-1]
-            found = cycle, np.array(greens[::-1])
+            owns.append(own)
+        total, greens = _shared(owns, room)
+        if total < best:
+            best, found = total, (cycle, greens)
     return found
+
+
+def _shared(owns: list[np.ndarray], room: int) -> tuple[float, np.ndarray]:
+    """The least sum of owns[p][greens[p]] whose greens sum to `room`, and these greens; each of `owns` has shape (room + 1,)."""
+    table, choices = owns[0], []  # table[g]: least delay of the phases so far with g seconds given away
+    before = np.subtract.outer(np.arange(room + 1), np.arange(room + 1))
+    for own in owns[1:-1]:
+        sums = np.where(before >= 0, table[np.maximum(before, 0)] + own[None, :], np.inf)
+        choices.append(sums.argmin(axis=1))
+        table = sums.min(axis=1)
+    if len(owns) == 1:
+        return float(table[room]), np.array([room])
+    ends = table[::-1] + owns[-1]  # the last phase has what the others leave
+    greens = [int(ends.argmin())]
+    left = room - greens[0]
+    for choice in reversed(choices):
+        greens.append(int(choice[left]))
+        left -= greens[-1]
+    return float(ends.min()), np.array([left, *greens[::-1]])
 
 
 def _demands(problem: SignalsProblem, ids: tuple[str, ...], limit: np.ndarray | None, period: str) -> Program:
@@ -264,6 +268,26 @@ def _demands(problem: SignalsProblem, ids: tuple[str, ...], limit: np.ndarray | 
                 made.row([greens[p], cycle[0]], [problem.highest_degree * s / 1000, -limit[ids.index(a)] / 1000], low=0.0,
                          says=say("flow / capacity of at most {degree:.2f} on '{approach}' in period {period}", degree=problem.highest_degree, approach=a, period=period))
     return made
+
+
+def _websters(problem: SignalsProblem, ids: tuple[str, ...], flow: np.ndarray) -> Row:
+    """Webster's cycle and splits for one flow of each approach, shape (n,), in whole seconds; a cycle too short for the shortest greens is made longer."""
+    ratios = np.array([max(flow[ids.index(a)] / s for a, s in zip(phase.approaches, phase.saturation, strict=True)) for phase in problem.phases])
+    least = np.array([phase.min_green for phase in problem.phases])
+    cycle = int(np.clip(np.round(min(webster(ratios, problem.lost), 1e6)), problem.shortest, problem.longest))
+    while problem.greens(cycle) < least.sum() and cycle < problem.longest:
+        cycle += 1
+    return cycle, _rounded(ratios, least, problem.greens(cycle))
+
+
+def _exceeded(problem: SignalsProblem, quantiles: Quantiles, rows: list[Row]) -> tuple[Text, ...]:
+    """The sentence that names approaches whose flow / capacity is above the highest allowed in some period; () for none."""
+    if problem.highest_degree is None:
+        return ()
+    asked = np.maximum(quantiles.at(problem.degree_level), 0.0)
+    over = [a for p, phase in enumerate(problem.phases) for a, s in zip(phase.approaches, phase.saturation, strict=True)
+            if any(asked[quantiles.ids.index(a), t] > problem.highest_degree * s * greens[p] / cycle + 1e-9 for t, (cycle, greens) in enumerate(rows))]
+    return (say("Webster's splits exceed the highest degree of saturation on: {approaches}.", approaches=over),) if over else ()
 
 
 def _rounded(ratios: np.ndarray, least: np.ndarray, room: int) -> np.ndarray:

@@ -72,8 +72,11 @@ class Staffing(Decision):
         every = turns(problem, len(quantiles.times))
         worked = [(u, columns.units[u][0], every[o], int(answer.x[x])) for u, o, x in columns.shifts if answer.x[x] > 0.5]
         served = np.where(columns.served >= 0, answer.x[np.maximum(columns.served, 0)], 0.0).sum(axis=0)
-        more = {"status": answer.status, "bound": None if answer.bound is None else answer.bound + idle, "gap": answer.gap, "seconds": round(time.monotonic() - began, 3)}
-        return _plan(problem, quantiles, needed, worked, np.maximum(served, 0.0), facts | more)
+        plan = _plan(problem, quantiles, needed, worked, np.maximum(served, 0.0), facts | {"status": answer.status, "seconds": round(time.monotonic() - began, 3)})
+        if answer.bound is not None:  # the program leaves out what it costs if nobody works
+            bound = min(answer.bound + idle, plan.cost)
+            plan.facts.update(bound=bound, gap=(plan.cost - bound) / plan.cost if plan.cost > 0 else 0.0)
+        return plan
 
     def rule(self, problem: StaffingProblem, quantiles: Quantiles | None) -> Plan:
         """Covers the mean demand + 10 %, period by period from the first, with the shift that is cheapest an hour among those of people who are free."""
