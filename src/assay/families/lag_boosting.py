@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.afford import Rounds, pace, settings
+from assay.data.afford import LEAST_ROUNDS, Rounds, pace, settings
 from assay.data.calendar import Calendar
 from assay.data.dataset import Dataset, Schema
 from assay.data.history import History, histories, latest
@@ -83,6 +83,9 @@ class LagBoosting(Model):
         data = lgb.Dataset(x, y, categorical_feature=self._categories(x.shape[1]), free_raw_data=True)
         rounds = Rounds(most=budget.passes or MOST_ROUNDS, patience=30, seconds=0.45 * max(budget.left(), 0.1), note=budget.say)
         self.booster = _grow(lgb, grown, data, data.create_valid(judge, aim), rounds)
+        if rounds.short_of_time and len(rounds.curve) < LEAST_ROUNDS:
+            raise TooSlow(say("one round of its trees takes {round} s, and its time is enough for {n} of them; it needs {least}", round=f"{rounds.round_s:.2g}", n=len(rounds.curve),
+                              least=LEAST_ROUNDS))
         self.trees = self._affordable(judge, rounds.best, budget)
         move = np.full(known.shape, np.nan)
         move[known] = self._move(judge)
@@ -172,8 +175,8 @@ class LagBoosting(Model):
         """(w, p): the last known value of each covariate that is not known ahead."""
         names = [n for n in rows[0].names if n not in rows[0].names_ahead] if rows else []
         out = np.full((len(windows), len(names)), np.nan)
-        for j, (i, known) in enumerate(zip(windows.series, windows.origin, strict=True)):
-            if names and known:
+        for j, (i, known) in enumerate(zip(windows.series, windows.origin, strict=True)) if names else []:
+            if known:
                 out[j] = rows[i].covariates[known - 1, [rows[i].names.index(n) for n in names]]
         return out
 
