@@ -121,10 +121,10 @@ def _files(folder: Path) -> None:
     heat = rng.normal(60, 8, 300)
     pl.DataFrame({"machine": [f"M{i % 20:02d}" for i in range(300)], "day": pl.Series(np.datetime64("2026-01-01") + np.arange(300)),
                   "heat": heat, "failure": np.where(heat + rng.normal(0, 4, 300) > 64, "yes", "no")}).write_csv(folder / "machines.csv")
-    days = np.datetime64("2026-01-01") + np.arange(150)
+    days = pl.Series(np.datetime64("2026-01-01", "D") + np.arange(150))
     pl.concat([pl.DataFrame({"day": days, "product": [name] * 150, "units": rng.poisson(20 * (i + 1) * (1 + 0.3 * np.sin(2 * np.pi * np.arange(150) / 7))).astype(float)})
                for i, name in enumerate(("axle", "bracket", "cover"))]).write_csv(folder / "demand.csv")
-    hours = np.datetime64("2026-01-01T00:00") + np.arange(24 * 60) * np.timedelta64(1, "h")
+    hours = pl.Series(np.datetime64("2026-01-01T00:00", "ms") + np.arange(24 * 60) * np.timedelta64(3_600_000, "ms"))
     pl.DataFrame({"hour": hours, "kW": 60 + 25 * np.sin(2 * np.pi * np.arange(24 * 60) / 24) + rng.normal(0, 4, 24 * 60)}).write_csv(folder / "load.csv")
     (folder / "battery.toml").write_text('kind = "storage"\ndemand_charge = 4.0\n[[tariff]]\nfrom = "00:00"\nto = "24:00"\nprice = 0.2\n[battery]\ncapacity = 40.0\npower = 20.0\n'
                                          'efficiency = 0.9\n', encoding="utf-8")
