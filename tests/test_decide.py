@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.checks import check_decision
+from assay.checks import CheckFailed, check_decision
 from assay.decide.base import LEVELS, Decision, Quantiles
 from assay.decide.inventory import INVENTORY
 from assay.decide.lots import LOTS
@@ -47,6 +47,28 @@ def test_every_decision_holds_the_contract(name):
     if absent:
         pytest.skip(f"{name} needs {', '.join(absent)}, which is not installed")
     check_decision(decision, infeasible=IMPOSSIBLE.get(name))
+
+
+def test_the_check_finds_a_decision_that_breaks_the_contract():
+    class Blind(type(STORAGE)):  # who knows the future plans by the rule of thumb
+        def solve(self, problem, quantiles, *, seconds, seed):
+            certain = quantiles is not None and len(quantiles.levels) == 1
+            return self.rule(problem, quantiles) if certain else super().solve(problem, quantiles, seconds=seconds, seed=seed)
+
+    class Moody(type(STORAGE)):
+        calls = 0
+
+        def realised(self, problem, plan, truth):
+            self.calls += 1
+            return super().realised(problem, plan, truth) + self.calls
+
+    class Careless(type(STORAGE)):
+        def problem(self, table, place):
+            return super().problem({k: v for k, v in table.items() if k != "no_such_field"}, place)
+
+    for broken, reason in ((Blind(), "knows the future"), (Moody(), "judged otherwise"), (Careless(), "takes a field")):
+        with pytest.raises(CheckFailed, match=reason):
+            check_decision(broken, seconds=2)
 
 
 @settings(max_examples=15)

@@ -18,7 +18,7 @@ from assay.decide.base import LEVELS, Decision, Example, Plan, Quantiles
 from assay.decide.drawing import COLOURS, Chart
 from assay.decide.fields import Fields, each, entries, forecast
 from assay.decide.milp import Program
-from assay.decide.stock import Policy, Terms, best, simulate
+from assay.decide.stock import Policy, Terms, best, futures_for, simulate
 from assay.errors import InputError
 from assay.words import Text, say
 
@@ -83,7 +83,7 @@ class Inventory(Decision):
             return Plan({}, float("inf"), tuple(clash), {"status": "infeasible", "seconds": 0.0})
         if problem.mode == "newsvendor":
             return _once(problem, items, known, seconds, seed)
-        futures = known.scenarios(1 if len(known.levels) == 1 else FUTURES, seed=seed)
+        futures = known.scenarios(1 if len(known.levels) == 1 else futures_for(len(items), len(known.times), FUTURES), seed=seed)
         terms = _terms(problem, items, futures.shape[2])
         kind = "sS" if problem.policy == "order-up-to" and (terms.order_cost > 0).any() else problem.policy
         prices = [(0.0, 0.0)]
@@ -91,42 +91,33 @@ class Inventory(Decision):
             scale = [(0.0 if not np.isfinite(most) else float(terms.holding.sum() / max(float(weight.sum()), 1e-12)))
                      for most, weight in ((terms.budget, terms.cost), (terms.storage, terms.volume))]
             prices += [(f * scale[0], f * scale[1]) for f in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)]
-        found, whole = best(terms, futures, kind, prices, began + 0.7 * seconds)
+        found, whole = best(terms, futures, kind, prices, began + 0.6 * seconds)
+        found.insert(0, _usual(problem, known, terms)[0])  # what has to be beaten is tried too
         costs = [np.inf] * len(found)
         for k, policy in enumerate(found):
-            if k and time.monotonic() > began + seconds:
+            if k > 1 and time.monotonic() > began + 0.9 * seconds:
                 whole = False
                 break
-            costs[k] = float(simulate(terms, policy, futures).cost.sum(axis=1).mean()) if len(found) > 1 else 0.0
+            costs[k] = float(simulate(terms, policy, futures).cost.sum(axis=1).mean())
         policy = found[int(np.argmin(costs))]
         facts = {"status": "feasible", "solver": "policy search over simulated futures", "policy": kind, "all_tried": whole, "seconds": round(time.monotonic() - began, 3)}
         return _policy_plan(terms, policy, known, seed, facts)
 
     def rule(self, problem: Problem, quantiles: Quantiles | None) -> Plan:
         """Order up to the mean demand over lead time and review plus 1.64 (or the service level's z) standard deviations, of the same forecast."""
-        from scipy.special import ndtri
-
         known = forecast(quantiles, self.name)
         items = each(problem.items, problem.default, known.ids)
         clash = _clashes(problem, items, known.ids)
         if clash:
             return Plan({}, float("inf"), tuple(clash), {"status": "infeasible"})
-        z = USUAL if problem.service is None else float(ndtri(problem.service))
-        mean = known.values.mean(axis=2)
-        variance = ((known.at(0.9) - known.at(0.1)) / (2 * 1.2815515655)) ** 2 if len(known.levels) > 1 else np.zeros_like(mean)
-        n, h = mean.shape
-        facts = {"status": "feasible", "rule": "mean + z standard deviations", "z": round(z, 3), "seconds": 0.0}
+        facts = {"status": "feasible", "rule": "mean + z standard deviations", "seconds": 0.0}
         if problem.mode == "newsvendor":
+            mean, variance, z = _normal(problem, known)
             wanted = np.maximum(mean.sum(axis=1) + z * np.sqrt(variance.sum(axis=1)), 0) - np.array([i.stock for i in items])
-            return _order_plan(problem, items, known, _cut(problem, items, np.maximum(wanted, 0)), 0, facts)
-        terms = _terms(problem, items, h)
-        up_to = np.zeros((n, h))
-        for i in range(n):
-            for t in range(h):
-                stop = min(t + int(terms.lead[i]) + int(terms.review[i]), h)
-                up_to[i, t] = max(mean[i, t:stop].sum() + z * np.sqrt(variance[i, t:stop].sum()), 0.0)
-        idle = np.arange(h)[None, :] + terms.lead[:, None] >= h
-        return _policy_plan(terms, Policy(np.where(idle, -np.inf, up_to), up_to, np.zeros(n), np.full((n, h), np.inf)), known, 0, facts)
+            return _order_plan(problem, items, known, _cut(problem, items, np.maximum(wanted, 0)), 0, facts | {"z": round(z, 3)})
+        terms = _terms(problem, items, len(known.times))
+        policy, z = _usual(problem, known, terms)
+        return _policy_plan(terms, policy, known, 0, facts | {"z": round(z, 3)})
 
     def realised(self, problem: Problem, plan: Plan, truth: np.ndarray | None) -> np.ndarray:
         """Shape (n,), one an item. Newsvendor: money lost against having known the demand. Reviews: orders, holding, shortage and what is left, step by step."""
@@ -303,9 +294,31 @@ def _order_plan(problem: Problem, items: list[Item], known: Quantiles, order: np
     return Plan({"orders": rows}, float(_lost(items, order, sums).sum(axis=1).mean()), (), facts | {"ids": list(known.ids), "times": list(known.times), "spent": spent})
 
 
+def _normal(problem: Problem, known: Quantiles) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean and variance of each step's demand, as a normal distribution with these 10 % and 90 % quantiles has them, and the rule's z."""
+    from scipy.special import ndtri
+
+    mean = known.values.mean(axis=2)
+    variance = ((known.at(0.9) - known.at(0.1)) / (2 * 1.2815515655)) ** 2 if len(known.levels) > 1 else np.zeros_like(mean)
+    return mean, variance, USUAL if problem.service is None else float(ndtri(problem.service))
+
+
+def _usual(problem: Problem, known: Quantiles, terms: Terms) -> tuple[Policy, float]:
+    """The rule's policy, and its z."""
+    mean, variance, z = _normal(problem, known)
+    n, h = mean.shape
+    up_to = np.zeros((n, h))
+    for i in range(n):
+        for t in range(h):
+            stop = min(t + int(terms.lead[i]) + int(terms.review[i]), h)
+            up_to[i, t] = max(mean[i, t:stop].sum() + z * np.sqrt(variance[i, t:stop].sum()), 0.0)
+    idle = np.arange(h)[None, :] + terms.lead[:, None] >= h
+    return Policy(np.where(idle, -np.inf, up_to), up_to, np.zeros(n), np.full((n, h), np.inf)), z
+
+
 def _policy_plan(terms: Terms, policy: Policy, known: Quantiles, seed: int, facts: dict[str, Any]) -> Plan:
     """What the policy costs is told from futures that did not choose it."""
-    futures = known.scenarios(1 if len(known.levels) == 1 else FUTURES, seed=seed + 1)
+    futures = known.scenarios(1 if len(known.levels) == 1 else futures_for(len(known.ids), len(known.times), FUTURES), seed=seed + 1)
     outcome = simulate(terms, policy, futures)
     asked, n = np.maximum(futures.sum(axis=2), 1e-12), len(known.ids)
     orders = [{"item": name, "order": float(outcome.orders[:, i].mean()), "expected_demand": float(futures[:, i].sum(axis=1).mean()),

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 LEVELS = (0.9, 0.7, 0.8, 0.95, 0.6, 0.85, 0.5, 0.975, 0.3, 0.99)  # in this order, because the clock may end the search
-LONGEST = 12  # reviews that one order may cover beyond its own
+COVERS = (0, 1, 2, 3, 4, 6, 8, 11)  # reviews that one order may cover beyond its own
+CELLS = 2_000_000  # futures x items x steps that are simulated at once: about 0.1 s for one policy of all
 AT_ONCE = 64  # items whose policies are simulated together: 200 futures x 64 items x 28 steps are 3 MB
 
 
@@ -158,14 +159,14 @@ def policies(terms: Terms, demand: np.ndarray, kind: str) -> Iterator[Policy]:
     idle = np.arange(h)[None, :] + terms.lead[:, None] >= h
     sure = len(demand) == 1
     levels = (0.5,) if sure else LEVELS
-    longest = min(LONGEST, max(0, h // max(int(terms.review.min(initial=1)), 1) - 1)) if (terms.order_cost > 0).any() or kind != "order-up-to" else 0
+    longest = max(0, h // max(int(terms.review.min(initial=1)), 1) - 1) if (terms.order_cost > 0).any() or kind != "order-up-to" else 0
     protect = terms.lead + terms.review
     shorter = np.unique(np.linspace(0, max(int(terms.review.max(initial=1)) - 1, 0), 3).round().astype(int))  # a review's last steps may be left unserved
     for level in levels:
         for less in shorter:
             low = windows.quantile(level, np.maximum(protect - less, 0))
-            for more in range(longest + 1):
-                if less and more:
+            for more in COVERS:
+                if (less and more) or more > longest:
                     continue
                 if kind == "RQ":
                     quantity = np.maximum(np.mean(windows.total[:, :, -1], axis=0) / h * terms.review * (more + 1), 1e-6)
@@ -177,6 +178,11 @@ def policies(terms: Terms, demand: np.ndarray, kind: str) -> Iterator[Policy]:
                     if (terms.lost & (terms.lead > 0)).any():
                         most = windows.quantile(level, np.maximum(protect + more * terms.review - less, terms.lead), after=terms.lead)
                         yield Policy(np.where(idle, -np.inf, low), high, np.zeros(n), np.where(terms.lost[:, None], most, np.inf))
+
+
+def futures_for(n: int, h: int, most: int) -> int:
+    """How many futures are simulated: `most`, fewer for many items, 30 at least."""
+    return int(np.clip(CELLS // max(n * h, 1), 30, most))
 
 
 def best(terms: Terms, demand: np.ndarray, kind: str, prices: list[tuple[float, float]], until: float) -> tuple[list[Policy], bool]:
