@@ -506,3 +506,17 @@ def test_periods_that_the_time_does_not_suffice_for_get_websters_splits():
     assert hurried.choice["signals"][:2] == whole.choice["signals"][:2]
     assert whole.cost < hurried.cost
     assert len(hurried.choice["periods"]) == 6
+
+
+def test_returns_of_several_periods_are_compounded_and_paid_for_once():
+    past = np.random.default_rng(0).standard_normal((40, 2)) * 0.01
+    truth = np.array([[0.1, 0.2], [-0.5, 0.0]])
+    sure_of_it = Quantiles.exact(truth, ("a", "b"), ("1", "2"))
+    np.testing.assert_allclose(futures(past, sure_of_it), np.broadcast_to([0.32, -0.5], (39, 2)))
+    problem = made(PORTFOLIO, {"history": {"a": past[:, 0].tolist(), "b": past[:, 1].tolist()}, "cost": 0.01, "cash": 0.5, "cash_return": 0.1, "high": 0.6, "capital": 1000.0})
+    plan = solved(PORTFOLIO, problem, sure_of_it)
+    np.testing.assert_allclose([row["weight"] for row in plan.choice["weights"]], [0.6, 0.0], atol=1e-9)
+    np.testing.assert_allclose(PORTFOLIO.realised(problem, plan, truth), [-1000 * (0.6 * 0.32 + 0.4 * 0.21 - 0.01 * 0.6)])
+    rule = PORTFOLIO.rule(replace(problem, high=0.4, cash=0.2), sure_of_it)
+    assert [str(v) for v in rule.violations] != []
+    np.testing.assert_allclose(PORTFOLIO.realised(problem, rule, truth), [-1000 * (0.5 * 0.32 - 0.25 - 0.01)])

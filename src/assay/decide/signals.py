@@ -11,7 +11,7 @@ import numpy as np
 
 from assay.decide.base import LEVELS, Decision, Example, Plan, Quantiles
 from assay.decide.drawing import COLOURS, GREY, frame, text
-from assay.decide.program import Program, no_plan
+from assay.decide.program import Answer, Program, no_plan
 from assay.decide.terms import Fields, forecast, known_truth, middles, quantile_values
 from assay.errors import InputError
 from assay.words import Text, say
@@ -118,7 +118,7 @@ class Signals(Decision):
             best = _best(problem, quantiles.ids, flows[:, t], None if limits is None else limits[:, t])
             if best is None:
                 made = _demands(problem, quantiles.ids, None if limits is None else limits[:, t], name)
-                return no_plan(made, made.solve(seconds=5.0), seconds=seconds, facts=facts)
+                return no_plan(made, Answer(None, np.inf, "infeasible"), seconds=seconds, facts=facts)
             rows.append(best)
         return _plan(problem, quantiles, rows, facts | {"status": "optimal", "gap": 0.0, "seconds": round(time.monotonic() - began, 3)})
 
