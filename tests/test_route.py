@@ -205,6 +205,19 @@ def test_what_is_served_is_not_planned_again_and_a_vehicle_goes_on_from_where_it
     assert ROUTE.realised(empty, done, None)[0] == pytest.approx(done.cost)
 
 
+def test_a_vehicle_that_has_to_drive_home_anyway_takes_the_stop_on_its_way(tmp_path):
+    table = _table([(20, 0), (9, 1)], [4, 4], count=2, capacity=8)
+    rest = ROUTE.problem(table | {"done": [{"vehicle": "van 1", "served": ["c0"], "at": "c0", "time": 20}]}, tmp_path)
+    plan = ROUTE.solve(rest, None, seconds=5, seed=0)
+    assert [r["vehicle"] for r in plan.choice["stops"]] == ["van 1"]
+    assert plan.cost == pytest.approx(math.hypot(11, 1) + math.hypot(9, 1), abs=0.01)
+    short = ROUTE.problem(table | {"done": [{"vehicle": "van 1", "served": ["c0"], "at": "c0", "time": 20, "load": 3}]}, tmp_path)
+    assert [r["vehicle"] for r in ROUTE.solve(short, None, seconds=5, seed=0).choice["stops"]] == ["van 2"], "it has not enough on board"
+    table["vehicles"][0]["shift"] = [0, 25]
+    late = ROUTE.problem(table | {"now": 0, "done": [{"vehicle": "van 1", "served": ["c0"], "at": "c0", "time": 30}]}, tmp_path)
+    assert [r["vehicle"] for r in ROUTE.solve(late, None, seconds=5, seed=0).choice["stops"]] == ["van 2"], "its shift is over, it only drives home"
+
+
 def test_kilometres_on_the_globe_are_great_circles():
     table = {"depots": [{"name": "Berlin", "lat": 52.52, "lon": 13.405}], "customers": [{"name": "Munich", "lat": 48.137, "lon": 11.575, "demand": 1}], "vehicles": {"capacity": 5}}
     problem = ROUTE.problem(table, HERE)

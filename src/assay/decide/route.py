@@ -63,9 +63,9 @@ class Route(Decision):
             able = [(cost_of(problem, t, planned), n, t) for n, t in ((0, found.tours), (1, first)) if t is not None]
             if (not able or seconds < 0.02 * len(problem.visits)) and (thumb := savings(problem, planned)) is not None:
                 able.append((cost_of(problem, thumb, planned), 2, thumb))  # with so few iterations the simple answer may be the better one
-            if not able and not any(name.startswith("extra ") for _, name, _ in nearest(problem, planned)):
+            if not able:
                 near = nearest(problem, planned)
-                able.append((cost_of(problem, near, planned), 3, near))
+                able += [(cost_of(problem, near, planned), 3, near)] if not any(name.startswith("extra ") for _, name, _ in near) else []
             if able:
                 _, by, tours = min(able, key=lambda a: a[:2])
                 plan = _plan(problem, tours, planned, days, quantiles)

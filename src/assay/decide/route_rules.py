@@ -63,7 +63,8 @@ def savings(problem: RouteProblem, delivery: np.ndarray) -> Tours | None:
 
 
 def _same_both_ways(problem: RouteProblem) -> bool:
-    return not problem.timed and all(v.start == v.end for v in problem.vehicles) and bool(np.array_equal(problem.distance, problem.distance.T))
+    mirrored = np.array_equal(problem.distance, problem.distance.T) and np.array_equal(problem.minutes, problem.minutes.T)
+    return not problem.timed and all(v.start == v.end for v in problem.vehicles) and bool(mirrored)
 
 
 def _handed_out(problem: RouteProblem, tours: list[list[int]], home: Sequence[tuple[int, int]], delivery: np.ndarray) -> Tours | None:

@@ -44,8 +44,12 @@ def search(problem: RouteProblem, delivery: np.ndarray, *, seconds: float, seed:
         act, kind = vrp.Activity, vrp.ActivityType
         what = {k: act(kind.CLIENT, i) for i, k in enumerate(clients)}
         what |= {a: act(kind.PICKUP, i) for i, (a, b) in enumerate(shipments)} | {b: act(kind.DELIVERY, i) for i, (a, b) in enumerate(shipments)}
+        road = [i for i, v in enumerate(problem.vehicles) if v.goods is not None]
         if all(id(v) in kinds for v, _, _ in start):
-            first = vrp.Solution(data, [vrp.Route(data, [what[k] for k in stops], kinds[id(v)]) for v, _, stops in start if stops])
+            tasks = [(kinds[id(v)], [what[k] for k in stops]) for v, _, stops in start]
+            tasks += [(i, []) for i in road if i not in {i for i, _ in tasks}]
+            anchor = {i: [act(kind.CLIENT, len(clients) + n)] for n, i in enumerate(road)}
+            first = vrp.Solution(data, [vrp.Route(data, [*anchor.get(i, []), *line], i) for i, line in tasks if line or i in anchor])
     from pyvrp.exceptions import PenaltyBoundWarning
 
     with warnings.catch_warnings():
@@ -58,8 +62,10 @@ def search(problem: RouteProblem, delivery: np.ndarray, *, seconds: float, seed:
     for route in result.best.routes():
         kind_ = problem.vehicles[route.vehicle_type()]
         used[route.vehicle_type()] = number = used.get(route.vehicle_type(), 0) + 1
-        stops = [clients[a.idx] if a.is_client() else shipments[a.idx][0 if a.is_pickup() else 1] for a in route if not a.is_depot()]
-        tours.append((kind_, kind_.called(number), stops))
+        stops = [clients[a.idx] if a.is_client() else shipments[a.idx][0 if a.is_pickup() else 1]
+                 for a in route if not a.is_depot() and not (a.is_client() and a.idx >= len(clients))]
+        if stops:
+            tours.append((kind_, kind_.called(number), stops))
     return Found(tours, result.num_iterations)
 
 
@@ -82,7 +88,9 @@ def _data(problem: RouteProblem, delivery: np.ndarray) -> tuple[Any, list[int], 
     grain = 1 if all(float(g).is_integer() for g in goods) else 1000
     plain = all(float(r).is_integer() for v in problem.vehicles for r in (v.per_distance, v.per_minute))
     money = 1 if plain else 1000
-    road = any(v.goods is not None for v in problem.vehicles)  # then a second load counts what can be given, apart from the room that is taken
+    # With vehicles on the road a second load counts what can be given, apart from the room that is taken. And each of them has to drive home, used or
+    # not: a task where it stands, a unit of a load that only it can carry, has that counted (else a van 18 away beats one that passes by on its way home).
+    road = [i for i, v in enumerate(problem.vehicles) if v.goods is not None]
 
     def up(amount: float) -> int:
         return math.ceil(amount * grain - 1e-6)
@@ -90,8 +98,8 @@ def _data(problem: RouteProblem, delivery: np.ndarray) -> tuple[Any, list[int], 
     def units(value: float) -> int:
         return round(value * scale)
 
-    def both(room: int, give: int) -> list[int]:
-        return [room, give] if road else [room]
+    def both(room: int, give: int, own: int = -1) -> list[int]:
+        return [room, give, *(int(i == own) for i in road)] if road else [room]
 
     yards = sorted({v.start for v in problem.vehicles} | {v.end for v in problem.vehicles})
     yard = {p: i for i, p in enumerate(yards)}
@@ -101,13 +109,14 @@ def _data(problem: RouteProblem, delivery: np.ndarray) -> tuple[Any, list[int], 
     return vrp.ProblemData(
         locations=[vrp.Location(float(x), float(y)) for x, y in problem.xy],
         clients=[vrp.Client(location=visits[k].place, delivery=both(up(delivery[k]), up(delivery[k])), pickup=both(up(visits[k].pickup), 0),
-                            service_duration=units(visits[k].service), tw_early=units(visits[k].early), tw_late=units(visits[k].late)) for k in clients],
+                            service_duration=units(visits[k].service), tw_early=units(visits[k].early), tw_late=units(visits[k].late)) for k in clients]
+        + [vrp.Client(location=problem.vehicles[i].start, delivery=both(0, 0, i)) for i in road],
         depots=[vrp.Depot(p) for p in yards],
         vehicle_types=[vrp.VehicleType(
-            num_available=v.count, capacity=both(math.floor(v.capacity * grain + 1e-6), math.floor((v.capacity if v.goods is None else v.goods) * grain + 1e-6)),
+            num_available=v.count, capacity=both(math.floor(v.capacity * grain + 1e-6), math.floor((v.capacity if v.goods is None else v.goods) * grain + 1e-6), i),
             start_depot=yard[v.start], end_depot=yard[v.end], fixed_cost=round(v.fixed * scale * money), tw_early=units(v.early), tw_late=units(v.late),
             shift_duration=units(v.longest), max_distance=units(v.farthest), unit_distance_cost=round(v.per_distance * money),
-            unit_duration_cost=round(v.per_minute * money), initial_load=both(up(v.collected), 0)) for v in problem.vehicles],
+            unit_duration_cost=round(v.per_minute * money), initial_load=both(up(v.collected), 0)) for i, v in enumerate(problem.vehicles)],
         distance_matrices=[np.round(problem.distance * scale).astype(np.int64)],
         duration_matrices=[np.round(problem.minutes * scale).astype(np.int64)],
         shipments=[vrp.Shipment(visits[a].place, visits[b].place, units(visits[a].early), units(visits[a].late), units(visits[a].service), units(visits[b].early),

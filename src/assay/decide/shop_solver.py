@@ -13,7 +13,6 @@ from assay.decide.shop_rules import Slot, Times, length, pushed
 from assay.errors import MissingExtra
 from assay.words import Text, say
 
-
 WORKERS = 8  # CP-SAT searches in all its ways only from 8 on, also on 2 cores: abz5 was proven in 23 s, with 2 workers not in 45 (gap 15 %)
 
 
