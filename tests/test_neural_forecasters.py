@@ -16,13 +16,13 @@ torch = pytest.importorskip("torch")
 
 from assay.case import Case  # noqa: E402
 from assay.data.dataset import Dataset  # noqa: E402
-from assay.data.history import PART, History, frame_of, histories, row_of  # noqa: E402
+from assay.data.history import PART, History, frame_of, histories, latest, row_of  # noqa: E402
 from assay.data.media import packed  # noqa: E402
 from assay.errors import EndpointError, InputError  # noqa: E402
 from assay.families import llm_forecast, nhits, patch_forecaster, zero_shot  # noqa: E402
 from assay.families.base import Budget, TooSlow  # noqa: E402
 from assay.neural.forecast_levels import at_levels  # noqa: E402
-from assay.neural.forecasting import Reader, Taught, Windows, parted, times_of  # noqa: E402
+from assay.neural.forecasting import Reader, Taught, Windows, next_steps, parted, times_of  # noqa: E402
 from assay.neural.rows import Aim, mean_loss  # noqa: E402
 from assay.tasks.forecast import LEVELS, Forecast, example_schema, pinball, scale_of  # noqa: E402
 from assay.words import Text  # noqa: E402
@@ -129,12 +129,19 @@ def test_the_windows_of_a_step_follow_from_its_generator_alone():
 def test_covariates_known_ahead_and_the_calendar_stand_beside_the_steps_they_belong_to():
     known = History("a", np.arange(40.0), np.arange(40.0)[:, None], np.array([[40.0], [41.0], [42.0]]), ("heat",), ("heat",), np.datetime64("2026-03-02"))
     read = Reader.learn([known], horizon=3, season=4, frequency="1d", length=8, timed=True)
-    x, z, _, _ = Windows(read, [known], [known.origin]).cut(np.array([0]), np.array([40]))
+    x, z, center, unit = Windows(read, [known], [known.origin]).cut(np.array([0]), np.array([40]))
     standard = (np.arange(32, 43) - 19.5) / np.arange(40.0).std()
     np.testing.assert_allclose(np.concatenate([x[0, :, 2], z[0, :, -1]]), standard, atol=1e-5)
     assert read.calendar == ("week",)
-    assert z[0, 0, 3] == pytest.approx(1.0), "2 March 2026 is a Monday: the cosine of the week is 1"
+    np.testing.assert_allclose(z[0, :, 1:3] * unit + center, [[36, 30], [37, 31], [38, 32]], atol=1e-4)
+    assert z[0, 0, 5] == pytest.approx(1.0), "2 March 2026 is a Monday: the cosine of the week is 1"
     assert Reader.of(json.loads(json.dumps(read.json()))) == read
+
+
+def test_the_time_after_a_series_follows_from_its_longest_history(example):
+    train = example[0]
+    after = next_steps(train, latest(train), "1d")
+    assert {str(t)[:10] for t in after} == {"2026-03-05"}, "the last origin of train is step 56 of a series that begins on 1 January, and 7 answers follow it"
 
 
 def test_times_go_on_by_months_and_by_quarters_of_an_hour():

@@ -47,42 +47,35 @@ def spread_out(points: int, steps: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(at[None, :] - np.arange(points)[:, None])).astype(np.float32)
 
 
-def seasonal_naive(length: int, horizon: int, season: int) -> np.ndarray:
-    """(length, horizon): which step of the window is repeated."""
-    lag = season if season <= length else 1
-    out = np.zeros((length, horizon), dtype=np.float32)
-    out[length - lag + np.arange(horizon) % lag, np.arange(horizon)] = 1
-    return out
-
-
 def _classes() -> dict[str, Any]:
     import torch
     from torch import nn
 
     class Frame(nn.Module):
-        """x (b, length, past), z (b, horizon, ahead) -> (b, horizon * levels), in the units of the window."""
+        """x (b, length, past), z (b, horizon, ahead: how far, a season before, the mean of seasons, ...) -> (b, horizon * levels), in the units of the window."""
 
         def __init__(self, size: dict[str, Any], body: Any) -> None:
             super().__init__()
             self.horizon, levels = size["horizon"], size["levels"]
             self.body = body
-            self.register_buffer("naive", torch.from_numpy(seasonal_naive(size["length"], size["horizon"], size["season"])), persistent=False)
             start = SPREAD * np.array([NormalDist().inv_cdf(level) for level in levels], dtype=np.float32)
             self.register_buffer("start", torch.from_numpy(start), persistent=False)
             self.line = nn.Linear(size["length"], size["horizon"])
             self.context = nn.Linear(body.wide, CONTEXT)
             last = nn.Linear(32, len(levels))
             self.step = nn.Sequential(nn.Linear(size["ahead"] + CONTEXT, 32), nn.GELU(), last)
-            for layer in (self.line, last):
+            self.blend = nn.Linear(2, 1)
+            for layer in (self.line, self.blend, last):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
         def forward(self, x: Any, z: Any) -> Any:
             value, there = x[:, :, 0], x[:, :, 1]
             spread = ((value * value * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1.0) + 0.01).sqrt()
-            value = value / spread
+            value, before = value / spread, z[:, :, 1:3] / spread[:, :, None]
+            z = torch.cat([z[:, :, :1], before, z[:, :, 3:]], dim=2)
             said, inner = self.body(value, x[:, :, 1:], torch.cat([z[:, 0], z.mean(dim=1)], dim=1))
-            point = value @ self.naive + self.line(value)
+            point = before[:, :, 0] + self.blend(before)[:, :, 0] + self.line(value)
             context = self.context(inner)[:, None, :].expand(-1, self.horizon, -1)
             said = said + point[:, :, None] + self.step(torch.cat([z, context], dim=2))
             return (said * spread[:, :, None] + self.start).flatten(1)

@@ -58,7 +58,7 @@ class Forecasts:
         lengths = lengths_for([len(one.values) for one in series], task.horizon, task.season)
         if "length" in self.params:
             lengths = (max(2, int(self.params["length"])),) * 3
-        after = next_steps(train, series, task.frequency, task.horizon)
+        after = next_steps(train, series, task.frequency)
         longest = Reader.learn(series, horizon=task.horizon, season=task.season, frequency=task.frequency, length=lengths[-1], timed=any(t is not None for t in after))
         levels = tuple(float(level) for level in task.levels)
         same = {"horizon": task.horizon, "season": task.season, "levels": levels, "past": longest.past, "ahead": longest.ahead, "lengths": lengths}

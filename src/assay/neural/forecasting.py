@@ -20,6 +20,8 @@ SLOTS = (512, 8192)  # windows of a pass over the series: at least and at most
 HELD, FEW_SERIES = (64, 1000), 64  # windows that judge: at least and at most; up to so many series judge by several origins each
 LATE_SHARE = 0.2  # of a series' steps that may be kept for judging
 SMOOTHEST = 20.0  # times its unit that a window may spread
+SEASONS = 4  # whose mean at a step's place stands beside the step, however far back they reach
+OWN = 3  # channels of the steps to be forecast that every window has
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _MONTHS = {"mo": 1, "q": 3, "y": 12}
 
@@ -67,8 +69,8 @@ class Reader:
 
     @property
     def ahead(self) -> int:
-        """Channels of the steps to be forecast: how far they are, the calendar, the covariates."""
-        return 1 + sum(3 if phase == "week" else 2 for phase in self.calendar) + len(self.names_ahead)
+        """Channels of the steps to be forecast: how far they are, the value a season before, the mean of `SEASONS` seasons, the calendar, the covariates."""
+        return OWN + sum(3 if phase == "week" else 2 for phase in self.calendar) + len(self.names_ahead)
 
     def json(self) -> dict[str, Any]:
         return vars(self) | {"names": list(self.names), "names_ahead": list(self.names_ahead), "calendar": list(self.calendar)}
@@ -79,7 +81,7 @@ class Reader:
 
     def phases(self, next_step: np.datetime64 | None, steps: np.ndarray) -> np.ndarray:
         """The calendar of some steps, float32 (len(steps), c). next_step: the time of step 0; None: nothing is known, zeros."""
-        wide = self.ahead - 1 - len(self.names_ahead)
+        wide = self.ahead - OWN - len(self.names_ahead)
         if not wide or next_step is None:
             return np.zeros((len(steps), wide), dtype=np.float32)
         times = times_of(next_step, steps, self.frequency)
@@ -111,17 +113,15 @@ class Windows:
         total = int((lengths + pad + h).sum())
         self.values, self.there = np.zeros(total), np.zeros(total, dtype=np.float32)
         self.past = np.zeros((total, len(reader.names)), dtype=np.float32)
-        self.ahead = np.zeros((total, reader.ahead - 1), dtype=np.float32)
+        self.ahead = np.zeros((total, reader.ahead - OWN), dtype=np.float32)
+        self._sums = np.zeros((3, 2, total))  # of the seasonal steps, of the steps to the neighbour, of the level: up to each step, and how many
         for i, one in enumerate(series):
             here = slice(int(self.first[i]), int(self.first[i] + lengths[i]))
             self.values[here], self.there[here] = one.filled(), np.isfinite(one.values)
             self._covariates(one, here)
+            self._sum(one.values, int(self.first[i]))
             phases = reader.phases(next_steps[i], np.arange(-int(lengths[i]), h))
             self.ahead[here.start : here.stop + h, : phases.shape[1]] = phases
-        self._sums = [self._steps(lag) for lag in (reader.season, 1)]
-        self._level = np.concatenate([[0.0], np.cumsum(np.abs(self.values) * self.there)])
-        self._known = np.concatenate([[0.0], np.cumsum(self.there, dtype=np.float64)])
-
     def _covariates(self, one: History, here: slice) -> None:
         reader = self.reader
         column = {name: k for k, name in enumerate(one.names)}
@@ -140,27 +140,24 @@ class Windows:
         scaled = (values - self.reader.centers[name]) / self.reader.spreads[name]
         return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)
 
-    def _steps(self, lag: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """Running sums of the absolute differences of known values `lag` steps apart, and of their number."""
-        gap, both = np.zeros(len(self.values) + 1), np.zeros(len(self.values) + 1)
-        if lag < len(self.values):
-            both[lag + 1 :] = self.there[lag:] * self.there[:-lag]
-            gap[lag + 1 :] = np.abs(self.values[lag:] - self.values[:-lag]) * both[lag + 1 :]
-        return np.cumsum(gap), np.cumsum(both), lag
+    def _sum(self, values: np.ndarray, first: int) -> None:
+        """Running sums of one series; each has its own, so that a series of billions beside it costs no digits."""
+        for sums, lag in zip(self._sums, (self.reader.season, 1, 0), strict=True):
+            if lag < len(values):
+                size = np.abs(values[lag:] - values[:-lag]) if lag else np.abs(values)
+                known = np.isfinite(size)
+                at = slice(first + lag + 1, first + len(values) + 1)
+                sums[0, at], sums[1, at] = np.cumsum(np.where(known, size, 0.0)), np.cumsum(known)
 
     def scale(self, which: np.ndarray, origin: np.ndarray) -> np.ndarray:
-        """(b,), above zero: the mean absolute seasonal step before the origin; of neighbours, or the level, where there is none; 1 where nothing is known."""
-        first = self.first[which]
-        out = np.zeros(len(which))
-        for gaps, number, lag in self._sums:
-            begin, end = np.minimum(first + lag, first + origin), first + origin
-            count = number[end] - number[begin]
-            mean = (gaps[end] - gaps[begin]) / np.maximum(count, 1)
-            out = np.where((out <= 1e-9) & (count > 0), mean, out)
-        known = self._known[first + origin] - self._known[first]
-        level = (self._level[first + origin] - self._level[first]) / np.maximum(known, 1)
-        out = np.where(out <= 1e-9, level, out)
-        return np.where(out <= 1e-9, self.reader.unit, out)
+        """(b,), above zero: the mean absolute seasonal step before the origin; of neighbours, or the level, where there is none; of a typical series
+        where nothing is known."""
+        total, number = self._sums[:, :, self.first[which] + origin].transpose(1, 0, 2)
+        season, step, level = total / np.maximum(number, 1)
+        out = np.where(level > 0, level, self.reader.unit)
+        for size in (step, season):
+            out = np.where((size > 1e-12 * level) & (size > 0), size, out)
+        return out
 
     def cut(self, which: np.ndarray, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """x float32 (b, length, past), z float32 (b, horizon, ahead), center (b,), unit (b,) of the windows before these origins."""
@@ -172,7 +169,7 @@ class Windows:
         late = min(max(reader.season, 4), reader.length)
         center = _mean(values[:, -late:], there[:, -late:])
         center = np.where(np.isnan(center), _mean(values, there), center)
-        ever = self._known[at[:, 0]] > self._known[self.first[which]]
+        ever = self._sums[2, 1, at[:, 0]] > 0
         center = np.where(np.isnan(center), np.where(ever, values[:, -1], reader.center), center)
         apart = np.where(inside, values - center[:, None], 0.0)
         spread = np.sqrt(np.mean(apart**2, axis=1))
@@ -182,8 +179,23 @@ class Windows:
         x[:, :, 2:] = self.past[back]
         z = np.empty((n, reader.horizon, reader.ahead), dtype=np.float32)
         z[:, :, 0] = np.arange(1, reader.horizon + 1) / reader.horizon
-        z[:, :, 1:] = self.ahead[at + np.arange(reader.horizon)]
+        z[:, :, 1:OWN] = (self._seasons(which, origin, center) - center[:, None, None]) / unit[:, None, None]
+        z[:, :, OWN:] = self.ahead[at + np.arange(reader.horizon)]
         return x, z, center, unit
+
+    def _seasons(self, which: np.ndarray, origin: np.ndarray, center: np.ndarray) -> np.ndarray:
+        """(b, horizon, 2): the value one season before each step, or two where that is yet to come, and the mean over some seasons; where the series
+        does not reach back so far, its last value; the centre where it has none."""
+        season, first = max(1, self.reader.season), self.first[which][:, None, None]
+        steps = np.arange(self.reader.horizon)[:, None]
+        back = season * (steps // season + 1 + np.arange(SEASONS))
+        at = first + origin[:, None, None] + steps - back
+        there = at >= first
+        values = np.where(there, self.values[np.where(there, at, first)], 0.0)
+        number = there.sum(axis=2)
+        last = np.where(origin > 0, self.values[np.maximum(self.first[which] + origin - 1, 0)], center)[:, None]
+        mean = np.where(number > 0, values.sum(axis=2) / np.maximum(number, 1), last)
+        return np.stack([np.where(there[:, :, 0], values[:, :, 0], last), mean], axis=2)
 
     def answers(self, which: np.ndarray, origin: np.ndarray, center: np.ndarray, unit: np.ndarray) -> np.ndarray:
         """What came, in the window's units: float32 (b, horizon), NaN where a step is missing."""
@@ -268,18 +280,18 @@ def parted(windows: Windows, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndar
             np.concatenate(origin) if origin else np.zeros(0, dtype=np.int64))
 
 
-def next_steps(train: Any, series: Sequence[History], frequency: str, horizon: int) -> list[np.datetime64 | None]:
+def next_steps(train: Any, series: Sequence[History], frequency: str) -> list[np.datetime64 | None]:
     """The time after the last step of each of `latest(train)`, None where the rows have no times."""
     frame, group = train.frame, train.schema.group
     if ORIGIN not in frame.columns or not frequency:
         return [None] * len(series)
     ids = frame[group].to_list() if group in frame.columns else [""] * frame.height
-    chosen: dict[str, tuple[int, np.datetime64]] = {}  # of the longest history, as `latest` takes it
-    for name, size, origin in zip(map(str, ids), frame[HISTORY].bin.size().fill_null(0).to_list(), frame[ORIGIN].to_numpy(), strict=True):
-        if name not in chosen or size >= chosen[name][0]:
-            chosen[name] = (size, origin)
-    after = np.array([horizon])
-    return [None if np.isnat(chosen[one.id][1]) else times_of(chosen[one.id][1], after, frequency)[0] for one in series]
+    begun: dict[str, tuple[int, np.datetime64]] = {}  # steps of the longest history of each, and the time of the next
+    for name, cell, origin in zip(map(str, ids), frame[HISTORY].bin.size().fill_null(0).to_list(), frame[ORIGIN].to_numpy(), strict=True):
+        steps = cell // (4 * (1 + len(series[0].names)))
+        if name not in begun or steps >= begun[name][0]:
+            begun[name] = (steps, origin)
+    return [None if np.isnat(begun[one.id][1]) else times_of(begun[one.id][1], np.array([len(one.values) - begun[one.id][0]]), frequency)[0] for one in series]
 
 
 def times_of(start: np.datetime64, steps: np.ndarray, frequency: str) -> np.ndarray:
