@@ -56,6 +56,7 @@ class TextRecurrent(Recurrent):
     kinds: ClassVar[tuple[str, ...]] = ("text",)
 
 
+SMALLER = (("student", {"width": 24, "depth": 1, "teacher": True}),)
 _SPACE: dict[str, Any] = {
     "rate": Range(5e-4, 1e-2, log=True), "dropout": Range(0.0, 0.5), "decay": Range(1e-3, 0.1, log=True), "cell": CELLS,
     "pooling": ("concat", "attention", "last"), "width": (32, 64, 96, 128), "depth": Range(1, 2, whole=True), "augment": Range(0.0, 1.0), "balanced": BALANCED,
@@ -64,10 +65,10 @@ _SOURCE = ("LSTM (Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735)
            "(Schuster & Paliwal 1997), dropout (Gal & Ghahramani 2016, arXiv:1512.05287), concat pooling (Howard & Ruder 2018, arXiv:1801.06146)")
 CANDIDATE = Candidate(
     name="recurrent", rung="scratch", tasks=("classify", "regress"), build=Recurrent, reads=("sequence", "audio"), requires=("sequence", "audio"),
-    needs={"torch": "deep", "onnx": "deep"}, space=_SPACE, share=6.0, at_least_s=4.0, licence="MIT, assay's own code", version="1", source=_SOURCE,
+    needs={"torch": "deep", "onnx": "deep"}, space=_SPACE, smaller=SMALLER, share=6.0, at_least_s=4.0, licence="MIT, assay's own code", version="1", source=_SOURCE,
 )
 TEXT = Candidate(
     name="recurrent_text", rung="scratch", tasks=("classify", "regress"), build=TextRecurrent, reads=("text",), requires=("text",),
-    needs={"torch": "deep", "onnx": "deep"}, space=_SPACE, share=3.0, at_least_s=30.0, licence="MIT, assay's own code", version="1",
+    needs={"torch": "deep", "onnx": "deep"}, space=_SPACE, smaller=SMALLER, share=3.0, at_least_s=30.0, licence="MIT, assay's own code", version="1",
     source=_SOURCE + ", byte pairs (Sennrich et al. 2016, arXiv:1508.07909)",
 )

@@ -85,7 +85,8 @@ def lesson(kinds: tuple[str, ...], task: Question, train: Dataset, *, seed: int,
             rest, held = (np.sort(rng.permutation(part)[: max(1, round(share * len(part)))]) if share < 1 else part for part in (rest, held))
     reader, taught = _read(kind, train.take(rest), truth[rest], labels, seed, budget)
     scale = Scale.learn(truth[rest], labels=labels)
-    return Lesson(reader, taught, reader.read(train.take(held), threads=budget.threads, cache=budget.cache), scale.target(truth[rest]), scale.target(truth[held]), scale,
+    target = fitting.softened(scale.target(truth[rest]), task.width, getattr(budget, "memo", {}), rest)
+    return Lesson(reader, taught, reader.read(train.take(held), threads=budget.threads, cache=budget.cache), target, scale.target(truth[held]), scale,
                   fitting.aim_of(labels=labels, width=task.width, loss=task.loss, quantile=getattr(task, "quantile", 0.5)), given - len(rest) - len(held))
 
 
