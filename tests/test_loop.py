@@ -237,6 +237,6 @@ def test_what_is_exported_answers_as_the_network_did():
 
 def test_rare_labels_weigh_more_but_not_without_bound():
     truth = np.array([0] * 900 + [1] * 99 + [2])
-    weights = np.array(fitting.balanced(truth, 3))
+    weights = np.array(balance.balanced(truth, 3))
     assert weights[2] / weights[0] == pytest.approx(10)
     assert (weights[truth]).mean() == pytest.approx(1, abs=1e-3)

@@ -18,7 +18,7 @@ def examples(packed: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> 
         return {"kind": "fans", "column": wording.clean(packed["column"]), "grid": [], "explained": fans.shown(packed, say, markup), "method": ""}
     shown = [_told(cell, say) | _drawn(cell, say, markup) for cell in packed["explained"]]
     return {"kind": packed["kind"], "column": wording.clean(packed["column"]), "grid": [_told(cell, say) | {"image": cell["image"]} for cell in packed["grid"]],
-            "explained": shown, "method": packed["method"], "right": sum(bool(c.get("right")) for c in packed["grid"]), "labels": "right" in (packed["grid"] or packed["explained"])[0]}
+            "explained": shown, "method": say(packed["method"]), "right": sum(bool(c.get("right")) for c in packed["grid"]), "labels": "right" in (packed["grid"] or packed["explained"])[0]}
 
 
 def _told(cell: dict[str, Any], say: Say) -> dict[str, Any]:
