@@ -201,7 +201,7 @@ def _plan(problem: RouteProblem, tours: Tours, planned: np.ndarray, days: list[n
     if quantiles is not None:
         facts["ids"] = list(quantiles.ids)
     if problem.best_known:
-        facts.update(best_known=problem.best_known, gap_to_best_known=plain / problem.best_known - 1, gap=max(0.0, plain / problem.best_known - 1))
+        facts.update(best_known=problem.best_known, gap_to_best_known=plain / problem.best_known - 1)  # no `gap`: that is the one to a bound
     return Plan({"routes": routes, "stops": stops}, expected, tuple(broken), facts)
 
 
