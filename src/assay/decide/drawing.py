@@ -10,7 +10,7 @@ import numpy as np
 
 GREY = "#808080"
 COLOURS = ("#2f81f7", "#d97706", "#16a34a", "#db2777", "#8b5cf6", "#0d9488", "#dc2626", "#a16207")
-LEFT, RIGHT, TOP, FLOOR = 64.0, 700.0, 34.0, 40.0
+LEFT, RIGHT, TOP, FLOOR = 64.0, 700.0, 46.0, 40.0
 
 
 class Chart:
@@ -28,9 +28,10 @@ class Chart:
             self.parts.append(text(LEFT - 6, y + 4, f"{tick:,.6g}", anchor="end"))
         for i in sorted({round(k * (self.count - 1) / 4) for k in range(5)}):
             if i < len(times):
-                self.parts.append(text(self.x(i + 0.5), height - FLOOR + 18, times[i], anchor="middle"))
+                side = "middle" if len(times[i]) < 10 or 0 < i < len(times) - 1 else "end" if i else "start"  # a long name stays inside
+                self.parts.append(text({"start": LEFT, "end": RIGHT}.get(side, self.x(i + 0.5)), height - FLOOR + 18, times[i], anchor=side))
         if unit:
-            self.parts.append(text(LEFT, TOP - 8, unit))
+            self.parts.append(text(LEFT, TOP - 10, unit))
 
     def x(self, step: float) -> float:
         return LEFT + (RIGHT - LEFT) * step / self.count

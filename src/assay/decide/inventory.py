@@ -132,8 +132,8 @@ class Inventory(Decision):
     def picture(self, problem: Problem, plan: Plan, words: Any = str) -> str:
         rows = plan.choice.get("orders", [])[:40]
         values = [v for row in rows for v in (row["expected_demand"], row["order"])]
-        title = words(say("Orders now, beside the demand that is expected") if len(rows) == len(plan.choice.get("orders", [])) else
-                      say("Orders now, beside the demand that is expected: the first {n} items", n=len(rows)))
+        title = words(say("Orders now, beside the demand until the next one arrives") if len(rows) == len(plan.choice.get("orders", [])) else
+                      say("Orders now, beside the demand until the next one arrives: the first {n} items", n=len(rows)))
         chart = Chart(title, [row["item"] for row in rows], values or [0.0], unit=words(say("units")))
         chart.bars([row["order"] for row in rows], words(say("order now")), COLOURS[0])
         chart.stairs([row["expected_demand"] for row in rows], words(say("expected demand")), COLOURS[1])
@@ -317,11 +317,11 @@ def _usual(problem: Problem, known: Quantiles, terms: Terms) -> tuple[Policy, fl
 
 
 def _policy_plan(terms: Terms, policy: Policy, known: Quantiles, seed: int, facts: dict[str, Any]) -> Plan:
-    """What the policy costs is told from futures that did not choose it."""
+    """What the policy costs is told from futures that did not choose it. expected_demand: until the next order can arrive."""
     futures = known.scenarios(1 if len(known.levels) == 1 else futures_for(len(known.ids), len(known.times), FUTURES), seed=seed + 1)
     outcome = simulate(terms, policy, futures)
     asked, n = np.maximum(futures.sum(axis=2), 1e-12), len(known.ids)
-    orders = [{"item": name, "order": float(outcome.orders[:, i].mean()), "expected_demand": float(futures[:, i].sum(axis=1).mean()),
+    orders = [{"item": name, "order": float(outcome.orders[:, i].mean()), "expected_demand": float(futures[:, i, : terms.lead[i] + terms.review[i]].sum(axis=1).mean()),
                "served": float((1 - outcome.unmet[:, i] / asked[:, i]).clip(0, 1).mean()), "cost": float(outcome.cost[:, i].mean()),
                "quantity": float(policy.quantity[i])} for i, name in enumerate(known.ids)]
     rows = [{"item": known.ids[i], "time": known.times[t], "step": t, "reorder_point": float(policy.reorder[i, t]), "order_up_to": float(policy.up_to[i, t]),
