@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from assay.neural import fitting, loop, recipe, resume  # noqa: E402
+from assay.neural import balance, loop, recipe, resume  # noqa: E402
 from assay.neural.export import Session, exported  # noqa: E402
 from assay.neural.recipe import OPTIMIZERS, SCHEDULES, Recipe, rate_at  # noqa: E402
 from assay.neural.rows import Aim, Rows, answers, mean_loss  # noqa: E402

@@ -15,7 +15,6 @@ import numpy as np
 from assay.data.dataset import Dataset
 from assay.data.split import holdout
 from assay.neural import prune
-from assay.neural.balance import balanced as balanced
 from assay.neural.balance import evened, shifted
 from assay.neural.loop import Trained, train
 from assay.neural.recipe import Recipe
