@@ -116,6 +116,23 @@ def test_reviews_never_break_store_or_budget():
     assert (np.einsum("wnt,n->wt", np.maximum(outcome.paths, 0), terms.volume) <= 200 + 1e-6).all()
 
 
+def test_fixed_quantities_are_ordered_in_multiples_and_waiting_demand_is_served():
+    from assay.decide.inventory import _policy_of, _terms
+    from assay.decide.stock import simulate
+
+    table = {"mode": "review", "policy": "RQ", "unmet": "backorder", "item": [{"id": "a", "holding": 1.0, "shortage": 9.0, "order_cost": 60.0, "lead_time": 1, "review": 2, "pack": 7.0}]}
+    problem = INVENTORY.problem(table, HERE)
+    known = normal(np.full((1, 12), 20.0), 4.0)
+    plan = INVENTORY.solve(problem, known, seconds=2, seed=0)
+    quantity = plan.choice["orders"][0]["quantity"]
+    demand = known.scenarios(20, seed=5)
+    outcome = simulate(_terms(problem, list(problem.items.values()), 12), _policy_of(plan, 1, 12), demand, paths=True)
+    assert quantity % 7 == pytest.approx(0)
+    assert np.allclose(outcome.ordered / quantity, np.round(outcome.ordered / quantity))
+    assert np.allclose(outcome.paths[:, :, -1], outcome.ordered.sum(axis=2) - demand.sum(axis=2))  # nothing is lost, nothing comes from nowhere
+    assert (outcome.ordered[:, :, 1::2] == 0).all()
+
+
 def wagner_whitin(demand, setup, holding) -> float:
     best = [0.0]
     for t in range(1, len(demand) + 1):
@@ -146,6 +163,16 @@ def test_lots_keep_the_hours_of_every_machine_and_what_cannot_be_made_is_named()
     assert not clash.choice
     assert "'a'" in str(clash.violations[0])
     assert clash.violations[0].to("zh") != str(clash.violations[0])
+
+
+def test_two_machines_share_the_work_and_lots_are_no_smaller_than_the_smallest():
+    table = {"machine": [{"id": "m", "capacity": 30.0}, {"id": "n", "capacity": 30.0}],
+             "product": [{"id": "a", "hours": 1.0, "setup_hours": 2.0, "holding": 1.0, "backlog": 50.0, "minimum": 10.0}, {"id": "b", "hours": 0.5, "holding": 1.0, "backlog": 50.0, "machines": ["n"]}]}
+    plan = LOTS.solve(LOTS.problem(table, HERE), sure([[40.0, 40.0, 5.0], [10.0, 10.0, 10.0]]), seconds=5, seed=0)
+    assert all(row["used"] <= 30 + 1e-6 for row in plan.choice["load"])
+    assert all(row["units"] >= 10 - 1e-6 for row in plan.choice["lots"] if row["product"] == "a")
+    assert {row["machine"] for row in plan.choice["lots"] if row["product"] == "b"} == {"n"}
+    assert sum(row["expected_late"] for row in plan.choice["stock"]) == pytest.approx(0, abs=1e-4)
 
 
 def test_a_plan_for_uncertain_demand_costs_less_than_a_plan_for_its_mean():
@@ -181,6 +208,29 @@ def test_two_prices_are_traded_between_as_far_as_power_and_losses_allow():
     plan = STORAGE.solve(problem, sure(LOAD), seconds=2, seed=0)
     assert plan.cost == pytest.approx(0.1 * (100 + 30 / 0.9) + 0.5 * (130 - 30 * 0.9), rel=1e-5)
     assert STORAGE.rule(problem, sure(LOAD)).cost == pytest.approx(plan.cost, rel=1e-5)
+
+
+@pytest.mark.parametrize(("start_cost", "runs"), [(5.0, True), (50.0, False)])
+def test_a_generator_runs_where_it_saves_more_than_its_start_costs(start_cost, runs):
+    table = {"step_hours": 1.0, "price": [0.1, 0.1, 0.5, 0.1], "battery": {"capacity": 0.0, "power": 0.0},
+             "generator": {"power": 60.0, "minimum": 20.0, "cost": 0.3, "start_cost": start_cost}}
+    problem = STORAGE.problem(table, HERE)
+    plan = STORAGE.solve(problem, sure(LOAD), seconds=2, seed=0)
+    power = [row["generator_kw"] for row in plan.choice["schedule"]]
+    assert power == pytest.approx([0, 0, 60.0 * runs, 0])  # 60 kWh at 0.5 - 0.3 save 12
+    assert plan.cost == pytest.approx(0.1 * 150 + 0.5 * 80 - (12 - start_cost) * runs)
+    assert STORAGE.realised(problem, plan, np.array(LOAD)) == pytest.approx([plan.cost])
+
+
+def test_what_the_grid_cannot_give_is_told_and_sun_is_sold_where_somebody_buys():
+    battery = {"battery": {"capacity": 10.0, "power": 5.0}}
+    tight = STORAGE.solve(STORAGE.problem({"step_hours": 1.0, "price": 0.1, "grid_limit": 60.0, **battery}, HERE), sure(LOAD), seconds=2, seed=0)
+    assert "80 kW are expected" in str(tight.violations[0])
+    assert tight.facts["unserved_kwh"] == pytest.approx(15, abs=1e-5)
+    sunny = {"step_hours": 1.0, "price": 0.1, "solar": [100.0, 0.0, 0.0, 0.0], **battery}
+    lost, sold = (STORAGE.solve(STORAGE.problem(sunny | more, HERE), sure(LOAD), seconds=2, seed=0).cost for more in ({}, {"export_price": 0.04}))
+    assert lost == pytest.approx(0.1 * (180 - 5 * 0.9), rel=1e-5)  # 5 kWh of sun are kept, nine tenths come back
+    assert sold == pytest.approx(lost - 0.04 * 45, rel=1e-5)
 
 
 def test_no_power_is_made_of_nothing():

@@ -92,7 +92,8 @@ class Inventory(Decision):
                      for most, weight in ((terms.budget, terms.cost), (terms.storage, terms.volume))]
             prices += [(f * scale[0], f * scale[1]) for f in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)]
         found, whole = best(terms, futures, kind, prices, began + 0.6 * seconds)
-        found.insert(0, _usual(problem, known, terms)[0])  # what has to be beaten is tried too
+        if kind != "RQ":
+            found.insert(0, _usual(problem, known, terms)[0])  # what has to be beaten is a policy of this kind, and is tried too
         costs = [np.inf] * len(found)
         for k, policy in enumerate(found):
             if k > 1 and time.monotonic() > began + 0.9 * seconds:
