@@ -28,6 +28,7 @@ from assay.contest.prepare import splits_of, task_of, task_options, with_answers
 from assay.contest.run import line_up, play
 from assay.contest.suspects import label_errors
 from assay.contest.workers import Workers
+from assay.data.calendar import holidays_of
 from assay.data.dataset import KINDS, Dataset, Schema
 from assay.data.disk import Shelf
 from assay.data.inspect import findings
@@ -164,6 +165,8 @@ def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[
     if case.decide and case.task != "forecast":
         raise InputError("A decision needs forecasts: --decide goes with --task forecast.")
     if case.task == "forecast":
+        if case.country:
+            holidays_of(case.country, 2020, 2020)
         if case.decide:
             Asked.of(case.decide)  # a wrong problem is said now, not after the contest
         reading = read_series(source, target=case.target or None, group=case.group, time=case.time_column, known=case.known, horizon=case.horizon, season=case.season,

@@ -57,6 +57,7 @@ class Case:
     horizon: int | None = None
     season: int | None = None
     known: tuple[str, ...] = ()
+    country: str | None = None
     forecaster: str | None = None
     decide: str | None = None
     worth: Worth | None = None

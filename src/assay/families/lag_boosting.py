@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.case import Case
 from assay.data.afford import LEAST_ROUNDS, Rounds, pace, settings
 from assay.data.calendar import Calendar
 from assay.data.dataset import Dataset, Schema
@@ -21,7 +22,7 @@ from assay.data.windows import Spread, Windows, ahead_of, asked, begun, cut, eve
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
 from assay.tasks.base import Task
 from assay.tasks.forecast import Forecast
-from assay.words import say
+from assay.words import Text, say
 
 CELLS = 150_000  # windows x steps that the trees are grown on
 MOST_ROUNDS = 600
@@ -264,7 +265,11 @@ def _grow(lgb: Any, grown: dict[str, Any], data: Any, valid: Any, rounds: Rounds
     return lgb.train(grown, data, rounds.most, valid_sets=[valid], valid_names=["held"], callbacks=[judged])
 
 
+def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
+    return {"country": case.country} if case.country else {}
+
+
 CANDIDATE = Candidate(
-    name="lag_boosting", rung="classical", tasks=("forecast",), build=LagBoosting, reads=("sequence", "time", "number", "category"), requires=("sequence",), share=5.0,
+    name="lag_boosting", rung="classical", tasks=("forecast",), build=LagBoosting, reads=("sequence", "time", "number", "category"), requires=("sequence",), prepare=_prepare, share=5.0,
     space=SPACE, source="LightGBM (Ke et al. 2017) over lags and the calendar, direct for all steps", licence="MIT", version="1",
 )

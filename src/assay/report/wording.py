@@ -188,7 +188,7 @@ _FLAGS = {
     "task": "--task", "loss": "--loss", "group": "--group", "time_column": "--time-column", "split": "--split", "folds": "--folds",
     "test_rows": "--test-rows", "requests_per_month": "--requests", "artefact_mb": "--size", "margin": "--margin", "encoder": "--encoder",
     "prices": "--prices", "seed": "--seed", "work": "--work", "query": "--query", "horizon": "--horizon", "season": "--season",
-    "forecaster": "--forecaster", "decide": "--decide",
+    "forecaster": "--forecaster", "country": "--country", "decide": "--decide",
 }
 
 
