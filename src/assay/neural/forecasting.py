@@ -115,13 +115,17 @@ class Windows:
         self.past = np.zeros((total, len(reader.names)), dtype=np.float32)
         self.ahead = np.zeros((total, reader.ahead - OWN), dtype=np.float32)
         self._sums = np.zeros((3, 2, total))  # of the seasonal steps, of the steps to the neighbour, of the level: up to each step, and how many
+        self.begin = self.first.copy()  # where the first known value of each lies
         for i, one in enumerate(series):
             here = slice(int(self.first[i]), int(self.first[i] + lengths[i]))
-            self.values[here], self.there[here] = one.filled(), np.isfinite(one.values)
+            self.values[here], gap = carried(one.values, reader.season)
+            self.there[here] = np.isfinite(one.values)
+            self.begin[i] += gap
             self._covariates(one, here)
             self._sum(one.values, int(self.first[i]))
             phases = reader.phases(next_steps[i], np.arange(-int(lengths[i]), h))
             self.ahead[here.start : here.stop + h, : phases.shape[1]] = phases
+
     def _covariates(self, one: History, here: slice) -> None:
         reader = self.reader
         column = {name: k for k, name in enumerate(one.names)}
@@ -165,7 +169,7 @@ class Windows:
         at = (self.first[which] + origin)[:, None]
         back = at + np.arange(-reader.length, 0)
         values, there = self.values[back], self.there[back]
-        inside = np.arange(-reader.length, 0) >= -origin[:, None]
+        inside = back >= self.begin[which][:, None]
         late = min(max(reader.season, 4), reader.length)
         center = _mean(values[:, -late:], there[:, -late:])
         center = np.where(np.isnan(center), _mean(values, there), center)
@@ -186,14 +190,15 @@ class Windows:
     def _seasons(self, which: np.ndarray, origin: np.ndarray, center: np.ndarray) -> np.ndarray:
         """(b, horizon, 2): the value one season before each step, or two where that is yet to come, and the mean over some seasons; where the series
         does not reach back so far, its last value; the centre where it has none."""
-        season, first = max(1, self.reader.season), self.first[which][:, None, None]
+        season, first, begin = max(1, self.reader.season), self.first[which][:, None, None], self.begin[which]
         steps = np.arange(self.reader.horizon)[:, None]
         back = season * (steps // season + 1 + np.arange(SEASONS))
         at = first + origin[:, None, None] + steps - back
-        there = at >= first
-        values = np.where(there, self.values[np.where(there, at, first)], 0.0)
+        there = at >= begin[:, None, None]
+        values = np.where(there, self.values[np.where(there, at, 0)], 0.0)
         number = there.sum(axis=2)
-        last = np.where(origin > 0, self.values[np.maximum(self.first[which] + origin - 1, 0)], center)[:, None]
+        newest = self.first[which] + origin - 1
+        last = np.where(newest >= begin, self.values[np.maximum(newest, 0)], center)[:, None]
         mean = np.where(number > 0, values.sum(axis=2) / np.maximum(number, 1), last)
         return np.stack([np.where(there[:, :, 0], values[:, :, 0], last), mean], axis=2)
 
@@ -278,6 +283,17 @@ def parted(windows: Windows, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndar
         latest[i] = origins.min() - h
     return (np.where(latest >= 1, latest, -1), np.concatenate(which) if which else np.zeros(0, dtype=np.int64),
             np.concatenate(origin) if origin else np.zeros(0, dtype=np.int64))
+
+
+def carried(values: np.ndarray, season: int) -> tuple[np.ndarray, int]:
+    """(t,) without gaps, and how many steps lie before the first known value. A missing step is that of a season before, or its neighbour before where
+    there is none: what comes after a gap fills nothing, because it is not known yet at an origin inside the gap."""
+    missing = ~np.isfinite(values)
+    first = int(np.argmin(missing)) if not missing.all() else len(values)
+    out = np.where(missing, 0.0, values)
+    for i in np.flatnonzero(missing[first:]) + first:
+        out[i] = out[i - season] if i - season >= first else out[i - 1]
+    return out, first
 
 
 def next_steps(train: Any, series: Sequence[History], frequency: str) -> list[np.datetime64 | None]:
