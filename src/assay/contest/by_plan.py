@@ -16,6 +16,7 @@ import numpy as np
 from assay.contest.evidence import Evidence
 from assay.contest.folder import Folder
 from assay.data.dataset import Dataset
+from assay.data.grid import written
 from assay.data.history import ORIGIN
 from assay.decide.base import Decision, Quantiles
 from assay.errors import InputError
@@ -135,7 +136,7 @@ def _quantiles(task: Task, rows: Dataset, prediction: np.ndarray, some: np.ndarr
 
 def _times(task: Task, rows: Dataset, some: np.ndarray) -> tuple[str, ...]:
     if ORIGIN in rows.frame.columns and task.frequency:  # type: ignore[attr-defined]
-        return tuple(str(t) for t in task.times(rows.frame[ORIGIN][int(some[0])]).to_list())  # type: ignore[attr-defined]
+        return written(task.times(rows.frame[ORIGIN][int(some[0])]).to_numpy())  # type: ignore[attr-defined]
     return tuple(str(k + 1) for k in range(task.horizon))  # type: ignore[attr-defined]
 
 

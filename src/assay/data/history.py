@@ -7,6 +7,7 @@ sequence of `horizon` values. So nothing of a row's future can reach a model tha
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,33 @@ import polars as pl
 
 from assay.data import media
 from assay.data.dataset import Dataset, Schema
+from assay.data.grid import at_step
 
 HISTORY, AHEAD, ORIGIN, PART = "history", "ahead", "origin", "part"
+SAME = 512  # steps that two histories have to share to be the same one
+NO_TIME = 0  # the order of rows without times: as they stand
+
+
+@dataclass(frozen=True)
+class About:
+    """What new rows need to be read as these were; kept in the schema. horizon, season: steps."""
+
+    horizon: int
+    season: int
+    frequency: str
+    value: str
+    by: str | None
+    time: str | None
+    wide: bool
+
+    def text(self) -> str:
+        return json.dumps(vars(self), ensure_ascii=False)
+
+    @classmethod
+    def of(cls, schema: Schema) -> About | None:
+        """What the schema's column of parts says, None where it says nothing."""
+        column = next((c for c in schema.columns if c.name == PART and c.unit), None)
+        return None if column is None else cls(**json.loads(column.unit or ""))
 
 
 @dataclass(frozen=True)
@@ -70,23 +96,42 @@ def futures(data: Dataset) -> np.ndarray:
 
 
 def latest(train: Dataset) -> list[History]:
-    """What may be learnt from: each series once, as long as `train` knows it, its latest answers included.
+    """What may be learnt from: each series once, as long as `train` knows it, its latest answers included. origin: the time after these, where it is known.
 
-    Rows of earlier origins hold nothing that the latest one does not.
+    Rows of earlier origins hold nothing that the latest one does not, unless the histories of later ones were cut short: then the earliest is gone on with.
     """
-    known, answers, best = histories(train), futures(train), dict[str, int]()
+    known, answers, about = histories(train), futures(train), About.of(train.schema)
+    own: dict[str, list[int]] = {}
     for i, one in enumerate(known):
-        if one.id not in best or len(one.values) >= len(known[best[one.id]].values):
-            best[one.id] = i
+        own.setdefault(one.id, []).append(i)
     out = []
-    for i in best.values():
-        one, more = known[i], answers[i]
-        covariates = np.full((len(more), one.covariates.shape[1]), np.nan)
+    for rows in own.values():
+        rows = sorted(rows, key=lambda i: NO_TIME if (t := known[i].origin) is None else int(t.astype("datetime64[us]").astype(np.int64)))  # stable: else as they stand
+        one, last = known[rows[0]], rows[-1]
+        values, covariates = known[last].values, known[last].covariates
+        if not np.array_equal(one.values, values[: len(one.values)], equal_nan=True):
+            values, covariates, last = one.values, one.covariates, rows[0]
+            for i in rows[1:]:
+                if new := _further(values, known[i].values, answers.shape[1]):
+                    values, last = np.concatenate([values, known[i].values[-new:]]), i
+                    covariates = np.concatenate([covariates, known[i].covariates[-new:]])
+        more, ahead, origin = answers[last], known[last].ahead, known[last].origin
+        beside = np.full((len(more), covariates.shape[1]), np.nan)
         for k, name in enumerate(one.names_ahead):
-            covariates[: len(one.ahead), one.names.index(name)] = one.ahead[:, k]
-        out.append(History(one.id, np.concatenate([one.values, more]), np.concatenate([one.covariates, covariates]), np.zeros((0, len(one.names_ahead))), one.names,
-                           one.names_ahead, None, one.static))
+            beside[: len(ahead), one.names.index(name)] = ahead[:, k]
+        after = at_step(origin, about.frequency, len(more)) if origin is not None and about and about.frequency else None
+        out.append(History(one.id, np.concatenate([values, more]), np.concatenate([covariates, beside]), np.zeros((0, len(one.names_ahead))), one.names, one.names_ahead,
+                           after, one.static))
     return out
+
+
+def _further(before: np.ndarray, after: np.ndarray, horizon: int) -> int:
+    """By how many steps a history that was cut at its beginning goes on beyond another: a number of horizons, told by what both hold; 0 if they do not fit."""
+    for new in range(horizon, len(after) - horizon, horizon):
+        both = min(len(before), len(after) - new, SAME)
+        if np.array_equal(before[-both:], after[-new - both : -new], equal_nan=True):
+            return new
+    return 0
 
 
 def row_of(one: History, horizon: int, schema: Schema) -> dict[str, Any]:

@@ -2,54 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from assay.data.dataset import Column, Dataset, Schema
-from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, History, frame_of, row_of
+from assay.data.grid import at_step, split_frequency
+from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, About, History, frame_of, row_of
 from assay.data.media import packed
-from assay.data.series import Collection, Series, at_step, split_frequency
+from assay.data.series import Collection, Series
 from assay.errors import InputError, TaskError
 from assay.words import Text, say
 
 MOST_HISTORY = 8192  # steps of a row that judges; what is learnt from is whole
 TEST_ROWS, TEST_SHARE, VALID_SHARE = 100, 0.3, 0.2  # origins are added until so many rows judge, within these shares of a series
 MOST_ORIGINS = 60
-SEASONS = {"s": (60, 3600), "m": (60, 1440), "h": (24, 168), "d": (7, 30, 365), "w": (52, 4), "mo": (12, 3), "y": (1,)}
+SEASONS = {"s": (60, 3600), "m": (60, 1440), "h": (24, 168), "d": (7, 30, 365), "b": (5, 21, 260), "w": (52, 4), "mo": (12, 3), "y": (1,)}
 ANY_SEASON = (4, 5, 6, 7, 10, 12, 24, 30, 48, 52, 60, 96, 144, 168, 288, 336, 365)
 CLEAR = 0.1  # share of the variance around the trend that a season has to explain
 LEAST_HISTORY = 3
-
-
-@dataclass(frozen=True)
-class About:
-    """What new rows need to be read as these were; kept in the schema. horizon, season: steps."""
-
-    horizon: int
-    season: int
-    frequency: str
-    value: str
-    by: str | None
-    time: str | None
-    wide: bool
-
-    def text(self) -> str:
-        return json.dumps(vars(self), ensure_ascii=False)
-
-    @classmethod
-    def of(cls, schema: Schema) -> About | None:
-        """What the schema's column of parts says, None where it says nothing."""
-        column = next((c for c in schema.columns if c.name == PART and c.unit), None)
-        return None if column is None else cls(**json.loads(column.unit or ""))
 
 
 def windowed(found: Collection, *, horizon: int | None, season: int | None, wide: bool, notes: list[Text]) -> Dataset:
     """The rows: for each series the latest origins judge, those before them validate, and one teaches all that came before. Raises TaskError."""
     lengths = np.array([len(s.values) for s in found.series])
     if not len(lengths) or lengths.max() < 2:
+        if len(lengths) > 1 and found.by:
+            raise TaskError("Each of the {n:,} series by '{by}' has one value at most, so there is nothing to forecast. Is there another column for --group?", n=len(lengths), by=found.by)
         raise TaskError("No series has two values, so there is nothing to forecast.")
     season = season or season_of(found)
     horizon = horizon or _usual_horizon(found.frequency, season, int(np.median(lengths)))
@@ -81,7 +60,7 @@ def windowed(found: Collection, *, horizon: int | None, season: int | None, wide
     rows += [_row(one, len(one.values) - horizon, "test", found, about, schema) for one in short]
     rows = [row for row in rows if row[PART] == "train" or _told(row[schema.target or ""])]
     judged = sum(row[PART] == "test" for row in rows)
-    if judged < 3:
+    if judged < 3 or not any(row[PART] == "valid" for row in rows):
         raise TaskError("Only {n} forecasts of {horizon:,} steps could be judged, and that says nothing: the longest series has {steps:,} steps. Ask for a shorter --horizon, or bring "
                         "more series.", n=judged, horizon=horizon, steps=int(lengths.max()))
     notes.append(say("Origins: the last {tests} of each series judge, the {checks} before validate.", tests=judging, checks=checking))
@@ -138,7 +117,7 @@ def season_of(found: Collection) -> int:
     """The season that explains most of what is left around the trend, over at most 100 series; 1 for none."""
     count, unit = split_frequency(found.frequency) if found.frequency else (1, "")
     usual = tuple(max(1, round(s / count)) for s in SEASONS.get(unit, ANY_SEASON)) if found.frequency else ANY_SEASON
-    some = sorted(found.series, key=lambda s: -len(s.values))[:: max(1, len(found.series) // 100)][:100]
+    some = sorted(found.series, key=lambda s: (-len(s.values), s.id))[:: max(1, len(found.series) // 100)][:100]
     best, clear = 1, CLEAR
     for season in usual:
         told = [e for s in some if len(s.values) >= 3 * season and season > 1 and np.isfinite(e := explained(s.values[-20 * season :], season))]
@@ -177,7 +156,7 @@ def _row(one: Series, origin: int, part: str, found: Collection, about: About, s
 
 
 def _usual_horizon(frequency: str, season: int, length: int) -> int:
-    """Two days of hours, a day of minutes, four weeks of days, a quarter of weeks, a year of months, else two seasons; at most a tenth of a series."""
+    """Two days of hours, a day of minutes, four weeks of days (working days too), a quarter of weeks, a year of months, else two seasons; at most a tenth of a series."""
     count, unit = split_frequency(frequency) if frequency else (1, "")
-    wanted = {"h": 48, "m": 1440, "d": 28, "w": 13, "mo": 12}.get(unit, 2 * season if 1 < season <= 48 else 12)
+    wanted = {"h": 48, "m": 1440, "d": 28, "b": 20, "w": 13, "mo": 12}.get(unit, 2 * season if 1 < season <= 48 else 12)
     return max(1, min(max(1, wanted // count), length // 10))

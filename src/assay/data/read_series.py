@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from assay.data.dataset import Dataset, Schema
+from assay.data.grid import at_step
 from assay.data.history import AHEAD, HISTORY
 from assay.data.load import MEMORY_MB, TIMEOUT_S, opened
 from assay.data.origins import About, asked, windowed
 from assay.data.read import Reading, read
-from assay.data.series import Collection, Series, at_step, is_wide, long, wide
+from assay.data.series import Collection, Series, is_wide, long, wide
+from assay.data.table import Table
+from assay.data.values import times
 from assay.errors import InputError
-from assay.words import Text
+from assay.words import Text, say
+
+_OFFSET = re.compile(r"(?:Z|UTC|[+-]\d{2}:?\d{2})$")
+_CLOCK_AND_OFFSET = r"\d:\d{2}.*(Z|UTC|[+-]\d{2}:?\d{2})\s*$"
 
 
 def read_series(source: Any, *, target: str | None = None, group: str | None = None, time: str | None = None, known: tuple[str, ...] = (), horizon: int | None = None,
@@ -40,48 +47,87 @@ def conform_series(rows: Any, schema: Schema, *, query: str | None = None) -> Da
     if about is None:
         raise InputError("This model forecasts series, and its schema does not say how they are read.")
     if isinstance(rows, (list, tuple)):
-        if not rows:
-            raise InputError("There are no rows to answer.")
-        rows = pl.DataFrame(list(rows), infer_schema_length=None)
+        rows = _frame(rows)
     notes: list[Text] = []
-    table = _wide(rows, about.value, query, MEMORY_MB, TIMEOUT_S) if about.wide else None
-    if table is not None:
-        found = wide(table, notes)
+    if about.wide:
+        table = _wide(rows, about.value, query, MEMORY_MB, TIMEOUT_S)
+        if table is None:
+            raise InputError("The model was trained on a table with one series a row and a column a step, and the rows are no such table. At least 8 steps are expected.")
+        found = wide(table, notes, frequency=about.frequency)
         return asked(Collection(found.series, (), (), about.frequency, found.value, about.by, None), schema)
-    known = next((c.channels or () for c in schema.columns if c.name == "ahead"), ())
-    group = about.by if about.by else None
-    found = _long(rows, notes, target=about.value, group=group, time=about.time, known=tuple(known), kinds=None, drop=(), query=query, memory_mb=MEMORY_MB, timeout_s=TIMEOUT_S,
-                  frequency=about.frequency)
+    channels = next(c.channels or () for c in schema.columns if c.name == HISTORY)
+    known = next((c.channels or () for c in schema.columns if c.name == AHEAD), ())
+    fixed = {c.name: c.kind for c in schema.features if c.kind in ("number", "category")}
+    found = _long(rows, notes, target=about.value, group=about.by, time=about.time, known=tuple(known), kinds=None, drop=(), query=query, memory_mb=MEMORY_MB, timeout_s=TIMEOUT_S,
+                  frequency=about.frequency, numeric=tuple(channels[1:]), fixed=fixed)
     return asked(found, schema)
+
+
+def _frame(rows: Any) -> pl.DataFrame:
+    """Objects of column names and values as a table; what is neither all numbers nor all of one type is taken as it is written."""
+    if not rows:
+        raise InputError("There are no rows to answer.")
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError("Row {row} is no object of column names and values.", row=i + 1)
+    out = []
+    for name in dict.fromkeys(str(n) for row in rows for n in row):
+        cells = [row.get(name) for row in rows]
+        for i, cell in enumerate(cells):
+            if isinstance(cell, (dict, list, tuple)):
+                raise InputError("Column '{name}', row {row}: '{value}' is no single value.", name=name, row=i + 1, value=str(cell)[:40])
+        kinds = {type(c) for c in cells if c is not None}
+        same = len(kinds) <= 1 or kinds <= {int, float}
+        out.append(pl.Series(name, [float(c) if kinds == {int, float} and c is not None else c for c in cells] if same else [None if c is None else str(c) for c in cells], strict=False))
+    return pl.DataFrame(out)
 
 
 def history_given(given: dict[str, Any], schema: Schema) -> Dataset:
     """One series as {"history": [values], "origin": time, and a list for each covariate, known ones `horizon` longer}. Raises InputError."""
     about = About.of(schema)
     assert about is not None
-    try:
-        values = np.array([np.nan if v is None else float(v) for v in given["history"]])
-    except (TypeError, ValueError):
-        raise InputError("'history' has to be a list of numbers.") from None
-    if not len(values) or not np.isfinite(values).any():
+    values = _listed(given, "history")
+    if not np.isfinite(values).any():
         raise InputError("'history' holds no value, so there is nothing to go on.")
     names = next(c.channels or () for c in schema.columns if c.name == HISTORY)[1:]
-    if absent := [n for n in names if not isinstance(given.get(n), list)]:
-        raise InputError("The rows lack columns the model was trained with: {absent}.", absent=absent)
     known = next((c.channels or () for c in schema.columns if c.name == AHEAD), ())
-    longest = max([len(values), *(len(given[n]) for n in names)])
-    covariates = np.full((longest, len(names)), np.nan)
-    for i, name in enumerate(names):
-        covariates[: len(given[name]), i] = [np.nan if v is None else v for v in given[name]]
+    static = {c.name: given.get(c.name) for c in schema.features if c.kind in ("number", "category")}
+    if absent := [n for n in (*names, *static) if n not in given]:
+        raise InputError("The rows lack columns the model was trained with: {absent}.", absent=absent)
+    lists = [_listed(given, name) for name in names]
+    for name, cells in zip(names, lists, strict=True):
+        least = len(values) + (about.horizon if name in known else 0)
+        if len(cells) < least:
+            raise InputError("'{name}' has {n:,} values; expected {least:,}, one for each step of 'history'{more}.", name=name, n=len(cells), least=least,
+                             more=say(" and of the next {horizon:,}", horizon=about.horizon) if name in known else "")
+    covariates = np.full((max([len(values), *map(len, lists)]), len(names)), np.nan)
+    for i, cells in enumerate(lists):
+        covariates[: len(cells), i] = cells
+    for c in schema.features:
+        cell = static.get(c.name)
+        if c.name in static and cell is not None and not (isinstance(cell, (int, float)) if c.kind == "number" else isinstance(cell, (str, int, float))):
+            raise InputError("'{name}' is {value}, and {kind} is expected.", name=c.name, value=str(cell)[:40], kind=say("a number") if c.kind == "number" else say("a word"))
+        if c.name in static and cell is not None:
+            static[c.name] = float(cell) if c.kind == "number" else str(cell)
     start = None
     if about.frequency and given.get("origin") is not None:
-        try:
-            start = at_step(np.datetime64(str(given["origin"]), "us"), about.frequency, -len(values))
-        except ValueError:
-            raise InputError("'{value}' is no time. Write times like 2024-03-05 or 2024-03-05 11:22.", value=str(given["origin"])[:40]) from None
-    static = {c.name: given.get(c.name) for c in schema.features if c.kind in ("number", "category")}
+        origin = times(pl.Series([given["origin"]], dtype=pl.String)) if isinstance(given["origin"], str) else None
+        if origin is None or origin.bad is not None or origin.values.null_count():
+            raise InputError("'{value}' is no time. Write times like 2024-03-05 or 2024-03-05 11:22.", value=str(given["origin"])[:40])
+        start = at_step(origin.values.to_numpy()[0], about.frequency, -len(values))
     one = Series(str(given.get(about.by or "id", "")), values, covariates, start, static)
     return asked(Collection([one], tuple(names), tuple(known), about.frequency, about.value, about.by, about.time), schema)
+
+
+def _listed(given: dict[str, Any], name: str) -> np.ndarray:
+    """A list of numbers, float64; NaN where one is null or infinite. Raises InputError."""
+    try:
+        if not isinstance(given[name], list) or any(isinstance(v, str) for v in given[name]):
+            raise TypeError
+        out = np.array([np.nan if v is None else float(v) for v in given[name]], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError("'{name}' has to be a list of numbers.", name=name) from None
+    return np.where(np.abs(out) < 3e38, out, np.nan)
 
 
 def _wide(source: Any, target: str | None, query: str | None, memory_mb: float, timeout_s: float) -> pl.DataFrame | None:
@@ -94,9 +140,33 @@ def _wide(source: Any, target: str | None, query: str | None, memory_mb: float, 
 
 
 def _long(source: Any, notes: list[Text], *, target: str | None, group: str | None, time: str | None, known: tuple[str, ...], kinds: dict[str, str] | None,
-          drop: tuple[str, ...], query: str | None, memory_mb: float, timeout_s: float, frequency: str | None = None) -> Collection:
+          drop: tuple[str, ...], query: str | None, memory_mb: float, timeout_s: float, frequency: str | None = None, numeric: tuple[str, ...] = (),
+          fixed: dict[str, str] | None = None) -> Collection:
     if not target:
         raise InputError("Which column is to be forecast? Name it with --target COLUMN.")
     reading = read(source, target=target, kinds=kinds, group=group, time=time, target_as="amount", query=query, memory_mb=max(memory_mb, 1.0), timeout_s=timeout_s, drop=drop)
     notes += reading.notes
-    return long(reading.dataset, known=known, notes=notes, frequency=frequency)
+    schema = reading.dataset.schema
+    dated = schema.time or next((c.name for c in schema.columns if c.kind == "time" and c.name not in (target, group)), None)
+    if dated:
+        with opened(source, query=query, memory_mb=memory_mb, timeout_s=timeout_s) as table:
+            notes += _zones(table, dated)
+    return long(reading.dataset, known=known, notes=notes, frequency=frequency, numeric=numeric, fixed=fixed)
+
+
+def _zones(table: Table, name: str) -> list[Text]:
+    """What is done with offsets from UTC and time zones in the column of time, where it has any."""
+    cells = table.column(name)
+    zone = getattr(cells.dtype, "time_zone", None)
+    if zone:
+        return [] if zone == "UTC" else [say("The times in '{name}' are in {zone}; they are read in UTC, and so are forecast.", name=name, zone=zone)]
+    if cells.dtype != pl.String:
+        return []
+    told = cells.str.contains(_CLOCK_AND_OFFSET)
+    if not told.any():
+        return []
+    offsets = sorted({m[0] for cell in cells.filter(told).str.slice(-8).str.strip_chars().unique() if (m := _OFFSET.search(cell))})
+    bare = int((~told & cells.is_not_null()).sum())
+    notes = [] if offsets == ["Z"] or offsets == ["UTC"] else [say("The times in '{name}' carry offsets from UTC ({offsets}); they are read in UTC, and so are forecast.", name=name,
+                                                                   offsets=offsets[:8])]
+    return notes + ([say("{n:,} of {all:,} times in '{name}' carry no offset from UTC, the others do; these are taken for UTC.", n=bare, all=len(cells), name=name)] if bare else [])

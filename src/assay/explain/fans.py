@@ -43,14 +43,14 @@ def shape_of(task: Task, test: Dataset, prediction: np.ndarray, losses: np.ndarr
     """by_step: mean scaled loss of each step (at most 60 stretches of them), as [step, loss]. by_size: [mean size, loss, rows] of fifths of the rows by the mean of
     their history. levels: [stated, reached] share of truths below each quantile."""
     cube, truth, scale = task.cube(prediction), task.truth(test), task.scales(test)  # type: ignore[attr-defined]
-    by_step = np.nanmean(pinball(truth, cube, task.levels).mean(axis=2) / scale[:, None], axis=0)  # type: ignore[attr-defined]
-    parts = np.array_split(np.arange(len(by_step)), min(60, len(by_step)))
+    loss = pinball(truth, cube, task.levels).mean(axis=2) / scale[:, None]  # type: ignore[attr-defined]
+    parts = [p for p in np.array_split(np.arange(loss.shape[1]), min(60, loss.shape[1])) if np.isfinite(loss[:, p]).any()]  # of a step that is always missing nothing is known
     size = np.array([float(np.nanmean(np.abs(h.values))) if np.isfinite(h.values).any() else 0.0 for h in histories(test)])
     fifths = [p for p in np.array_split(np.argsort(size, kind="stable"), min(SIZES, max(1, len(size) // 8))) if len(p)]
     known = np.isfinite(truth)
-    return {"by_step": [[int(p[0]) + 1, round(float(by_step[p].mean()), 6)] for p in parts],
+    return {"by_step": [[int(p[0]) + 1, round(float(np.nanmean(loss[:, p])), 6)] for p in parts],
             "by_size": [[float(f"{size[p].mean():.4g}"), round(float(losses[p].mean()), 6), len(p)] for p in fifths],
-            "levels": [[level, round(float((truth <= cube[:, :, k])[known].mean()), 4)] for k, level in enumerate(task.levels)]}  # type: ignore[attr-defined]
+            "levels": [[level, round(float((truth <= cube[:, :, k])[known].mean()), 4)] for k, level in enumerate(task.levels) if known.any()]}  # type: ignore[attr-defined]
 
 
 def _plain(values: np.ndarray) -> list[float | None]:

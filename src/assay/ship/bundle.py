@@ -61,7 +61,7 @@ class Bundle:
     def predict(self, asked: Any, *, query: str | None = None) -> Any:
         """Answers, one row each, as the kind of table that was given: polars, pandas (same index), Arrow, or a list of dicts.
         For a path, or a database URL with a `query`: polars. Raises InputError or ReadError if the rows do not have the columns of the schema."""
-        return _as_given(asked, self.table(self.read(asked, query=query)))
+        return _as_given(asked, self.table(self.read(asked, query=query)), by_rows=self.task.by_rows)
 
     def read(self, asked: Any, *, query: str | None = None) -> Dataset:
         """New rows in the form that the model was trained with; for a forecast every series with all that is known of it."""
@@ -231,13 +231,13 @@ def _sample(reference: pl.DataFrame, schema: Schema) -> bytes:
         rows //= 2
 
 
-def _as_given(asked: Any, answers: pl.DataFrame) -> Any:
+def _as_given(asked: Any, answers: pl.DataFrame, *, by_rows: bool) -> Any:
     if isinstance(asked, (list, tuple)):
         return answers.to_dicts()
     module = type(asked).__module__.partition(".")[0]
     if module == "pandas":
         frame = answers.to_pandas()
-        if len(frame) == len(asked):  # a unit of many steps has one answer
+        if by_rows and len(frame) == len(asked):  # a unit of many steps has one answer
             frame.index = asked.index
         return frame
     if module == "pyarrow":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
 from assay.data.dataset import Column, Dataset, Schema
+from assay.data.grid import times_after
 from assay.data.history import HISTORY, ORIGIN, PART, History, frame_of, futures, histories, row_of
 from assay.data.media import packed
 from assay.data.origins import About
@@ -65,14 +67,14 @@ class Forecast(Task):
     def truth(self, data: Dataset) -> np.ndarray:
         return futures(data).reshape(len(data), self.horizon)
 
-    def scales(self, data: Dataset) -> np.ndarray:
-        """(n,), above zero: the mean absolute difference of steps a season apart; of a constant series its level, of nothing at all 1."""
-        for frame, scales in self._scales:  # an ensemble is chosen by some thousand looks at the same rows
+    def scales(self, data: Dataset, *, squared: bool = False) -> np.ndarray:
+        """(n,), above zero: the mean absolute (squared: root mean squared) difference of steps a season apart; of a constant series its level, of nothing at all 1."""
+        for frame, both in self._scales:  # an ensemble is chosen by some thousand looks at the same rows
             if frame is data.frame:
-                return scales
-        scales = np.array([scale_of(h.values, self.season) for h in histories(data)])
-        self._scales = [*self._scales[-3:], (data.frame, scales)]
-        return scales
+                return both[int(squared)]
+        both = np.array([[scale_of(h.values, self.season), scale_of(h.values, self.season, squared=True)] for h in histories(data)]).reshape(-1, 2).T
+        self._scales = [*self._scales[-3:], (data.frame, both)]
+        return both[int(squared)]
 
     def losses(self, train: Dataset, test: Dataset, prediction: np.ndarray) -> np.ndarray:
         return self._losses(self.truth(test), prediction) / self.scales(test)
@@ -93,7 +95,7 @@ class Forecast(Task):
         return (1 - share) * cube[:, :, above - 1] + share * cube[:, :, above]
 
     def metrics(self, train: Dataset, test: Dataset, prediction: np.ndarray, weight: np.ndarray | None = None) -> dict[str, float]:
-        """mase, rmsse: scaled by the row's history. smape: 0-2 as in the M4 competition. wape, wql: of the sum of all values. coverage: of the outermost levels."""
+        """mase, rmsse: scaled by the mean absolute and the root mean squared seasonal step of the row's own history. smape: 0-2 as in the M4 competition. wape, wql: of the sum of all values. coverage: of the outermost levels."""
         truth, point, scale = self.truth(test), self.point(prediction), self.scales(test)
         weight = (np.ones(len(truth)) if weight is None else weight) * np.isfinite(truth).any(axis=1)
         error, cube = truth - point, self.cube(prediction)
@@ -103,7 +105,7 @@ class Forecast(Task):
         inside = np.where(np.isnan(truth), np.nan, (truth >= cube[:, :, 0]) & (truth <= cube[:, :, -1]))
         return {
             "mase": float(np.average(_mean(np.abs(error)) / scale, weights=weight)),
-            "rmsse": float(np.average(np.sqrt(_mean(error**2)) / scale, weights=weight)),
+            "rmsse": float(np.average(np.sqrt(_mean(error**2)) / self.scales(test, squared=True), weights=weight)),
             "smape": float(np.average(_mean(np.where(np.isnan(truth), np.nan, smape)), weights=weight)),
             "wape": float(np.sum(weight * _mean(np.abs(error))) / size),
             "wql": float(np.sum(weight * _mean(pinball(truth, cube, self.levels).mean(axis=2))) / size),
@@ -147,15 +149,18 @@ class Forecast(Task):
         ids = asked.frame[asked.schema.group] if asked.schema.group in asked.frame.columns else pl.Series(["series"] * n)
         out: dict[str, Any] = {asked.schema.group or "id": np.repeat(ids.cast(pl.String).to_numpy(), self.horizon), "step": np.tile(np.arange(1, self.horizon + 1), n)}
         if self.frequency and ORIGIN in asked.frame.columns:
-            out["time"] = pl.concat([self.times(origin) for origin in asked.frame[ORIGIN]]) if n else pl.Series([], dtype=pl.Datetime("us"))
+            out["time"] = self._after(asked.frame[ORIGIN].to_numpy())
         flat = cube.reshape(n * self.horizon, len(self.levels))
         return pl.DataFrame(out | {f"q{level:g}": flat[:, i] for i, level in enumerate(self.levels)})
 
     def times(self, origin: Any) -> pl.Series:
-        """The times of the steps from this origin on."""
-        first = pl.DataFrame({"time": pl.Series([origin], dtype=pl.Datetime("us"))})
-        one = pl.col("time").first()
-        return first.select(pl.concat([one.dt.offset_by(_times(self.frequency, k)) for k in range(self.horizon)]).alias("time"))["time"]
+        """The times of the steps from this origin on; empty cells where it has none."""
+        return self._after([origin])
+
+    def _after(self, origins: Sequence[Any] | np.ndarray) -> pl.Series:
+        """The times of the steps of each origin, one below the other."""
+        starts = np.array(origins, dtype="datetime64[us]")
+        return pl.Series("time", times_after(starts[:, None], self.frequency, np.arange(self.horizon)[None]).ravel(), dtype=pl.Datetime("us"))
 
     def strata(self, data: Dataset) -> np.ndarray | None:
         return None
@@ -219,15 +224,20 @@ def example_schema(target: str, channels: tuple[str, ...]) -> Schema:
     return Schema(columns, target=target, group="id")
 
 
-def scale_of(values: np.ndarray, season: int) -> float:
-    """The mean absolute difference of values `season` steps apart, or of neighbours where there are too few; above zero."""
+def scale_of(values: np.ndarray, season: int, *, squared: bool = False) -> float:
+    """The mean absolute (squared: root mean squared) difference of values `season` steps apart, or of neighbours where there are too few; above zero.
+
+    What is constant but for rounding, a millionth of a millionth of its level, has no differences: its level is taken.
+    """
+    there = np.abs(values[np.isfinite(values)])
+    level = float(there.mean()) if len(there) else 0.0
     for lag in (season, 1):
-        if len(values) > lag:
-            gap = np.abs(values[lag:] - values[:-lag])
-            if np.isfinite(gap).any() and np.nanmean(gap) > 1e-9:
-                return float(np.nanmean(gap))
-    level = np.abs(values[np.isfinite(values)])
-    return float(level.mean()) if len(level) and level.mean() > 1e-9 else 1.0
+        gap = np.abs(values[lag:] - values[:-lag]) if len(values) > lag else np.zeros(0)
+        gap = gap[np.isfinite(gap)]
+        size = float(np.sqrt((gap**2).mean()) if squared else gap.mean()) if len(gap) else 0.0
+        if size > 1e-12 * level and size > 0:
+            return size
+    return level if level > 0 else 1.0
 
 
 def pinball(truth: np.ndarray, cube: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
@@ -241,8 +251,3 @@ def _mean(by_step: np.ndarray) -> np.ndarray:
     there = np.isfinite(by_step)
     return np.where(there, by_step, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
 
-
-def _times(frequency: str, k: int) -> str:
-    """'1h', 3 -> '3h'."""
-    unit = frequency.lstrip("0123456789")
-    return f"{int(frequency[: len(frequency) - len(unit)] or 1) * k}{unit}"
