@@ -46,7 +46,7 @@ def test_every_decision_holds_the_contract(name):
     absent = [package for package in decision.needs if importlib.util.find_spec(package) is None]
     if absent:
         pytest.skip(f"{name} needs {', '.join(absent)}, which is not installed")
-    check_decision(decision, infeasible=IMPOSSIBLE.get(name))
+    check_decision(decision, seconds=2, infeasible=IMPOSSIBLE.get(name))
 
 
 def test_the_check_finds_a_decision_that_breaks_the_contract():
