@@ -105,7 +105,7 @@ def origins(rows: Sequence[History], *, horizon: int, least: int, most: int, see
     if not len(able):
         nothing = np.zeros(0, dtype=np.int64)
         return Origins(nothing, nothing, nothing, nothing)
-    repeats = int(np.clip(300 // len(able), 1, 12))
+    repeats = int(np.clip(300 // len(able), 1, 40))
     gap = max(1, horizon // 2)
     held: list[tuple[int, int]] = []
     teach_until = np.full(len(rows), -1, dtype=np.int64)

@@ -38,12 +38,12 @@ class Smoothing(Model):
         rows = latest(train)
         chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: TEACHERS if budget.seconds > 20 else TEACHERS // 5])
         rows, h = [rows[i] for i in chosen], self.task.horizon
-        repeats = int(np.clip(300 // max(len(rows), 1), 1, 6))
+        repeats = int(np.clip(300 // max(len(rows), 1), 1, 40))
         early, truth = [], []
         for r in range(repeats):
             for one in rows:
                 known = len(one.values) - h - r * max(1, h // 2)
-                if known >= max(2, h if r else 0):
+                if known >= max(2, h if r else 0, len(one.values) // 2 if r else 0):
                     early.append(History(one.id, one.values[:known], one.covariates[:known], one.ahead))
                     truth.append(one.values[known : known + h])
         if early:
