@@ -13,7 +13,8 @@ from assay.neural.recipe import Recipe
 class NHits(Forecasts, Model):
     """params: any of `Recipe`; width, dropout, length (steps of a window)."""
 
-    recipe = Recipe(optimizer="adamw", rate=1e-3, decay=0.01, schedule="cosine", warm=0.1, batch=128, ema=0.99, precision="fp32")
+    # rate 1e-3 in its place: 0.635 for 0.620 on 100 series of M4 hourly, 0.805 for 0.788 on 44 of car sales (scaled quantile loss, n = 1)
+    recipe = Recipe(optimizer="adamw", rate=2.5e-3, decay=0.01, schedule="cosine", warm=0.1, batch=128, ema=0.99, precision="fp32")
     widths = (128, 256, 512)
 
     def build(self, size: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ PATCHES = 16  # tokens that a window is cut into, about: with 27 in place of 18 
 class PatchForecaster(Forecasts, Model):
     """params: any of `Recipe`; width (a multiple of 16), depth, dropout, length (steps of a window), mix ('lines' or 'attention')."""
 
-    recipe = Recipe(optimizer="adamw", rate=1e-3, decay=0.02, schedule="cosine", warm=0.1, batch=64, ema=0.99, precision="fp32")
+    recipe = Recipe(optimizer="adamw", rate=2.5e-3, decay=0.02, schedule="cosine", warm=0.1, batch=64, ema=0.99, precision="fp32")
     sizes = ((32, 2), (64, 2), (96, 3))  # width, depth
 
     def build(self, size: dict[str, Any]) -> Any:
