@@ -15,18 +15,26 @@ from assay.checks import CheckFailed, check_decision
 from assay.decide.base import LEVELS, Decision, Quantiles
 from assay.decide.inventory import INVENTORY
 from assay.decide.lots import LOTS
+from assay.decide.reading import read_problem, read_quantiles, read_truth
 from assay.decide.storage import STORAGE
 from assay.errors import InputError
-from assay.plan import decide, read_problem, read_quantiles, read_truth, show
+from assay.plan import decide, show
 from assay.registry import discover
 
 HERE = Path(".")
 DECISIONS = discover("assay.decide", Decision)
 Z = np.array([-1.2815516, -0.8416212, -0.5244005, -0.2533471, 0.0, 0.2533471, 0.5244005, 0.8416212, 1.2815516])
+E = {name: decision.example(0).table for name, decision in DECISIONS.items()}
 IMPOSSIBLE = {  # tables that no plan can meet, on the example's own forecast
     "inventory": {"mode": "review", "storage": 10.0, "default": {"holding": 1.0, "shortage": 5.0, "volume": 1.0, "stock": 80.0}},
     "lots": {"machine": [{"id": "press", "capacity": 20.0}], "default": {"hours": 1.0, "holding": 1.0, "service": 0.9}},
     "storage": {"load": "site", "solar": "roof", "price": 0.2, "battery": {"capacity": 100.0, "power": 1.0, "start": 0.0, "end": 100.0}},
+    "portfolio": E["portfolio"] | {"turnover": 0.05, "low": 0.1, "cash": 0.0},
+    "maintenance": E["maintenance"] | {"crew": 0.5, "highest_risk": 0.3},
+    "signals": E["signals"] | {"cycle": [40, 50], "highest_degree": 0.6},
+    "staffing": E["staffing"] | {"minimum": {"phone": 9.0, "mail": 9.0}},
+    "route": {"depots": [{"x": 0, "y": 0}], "customers": [{"name": "shop 1", "x": 1, "y": 1}], "vehicles": [{"count": 1, "capacity": 1}]},
+    "jobshop": {"hard_due": True, "jobs": [{"name": "order 1", "due": 1, "operations": [{"machine": "saw", "time": 5}]}]},
 }
 
 

@@ -257,7 +257,8 @@ def decide_command(
     as_json: AsJson = False,
     lang: Lang = LANG,
 ) -> None:
-    from assay.plan import decide, read_quantiles, read_truth, show
+    from assay.decide.reading import read_quantiles, read_truth
+    from assay.plan import decide, show
 
     source = problem or file
     if source is None:

@@ -6,7 +6,6 @@ The oracle plans with the truth itself: nobody can plan better, and what is lost
 from __future__ import annotations
 
 import time
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from assay.contest.evidence import Evidence
 from assay.contest.folder import Folder
 from assay.data.dataset import Dataset
 from assay.data.grid import written
-from assay.data.history import ORIGIN
-from assay.decide.base import Decision, Quantiles
+from assay.data.history import ORIGIN, PART
+from assay.decide.base import Decision, Plan, Quantiles
+from assay.decide.reading import kind_of, read_problem
 from assay.errors import InputError
-from assay.registry import discover, get
+from assay.registry import get
 from assay.tasks.base import Task
+from assay.words import say
 
 MOST_ORIGINS, LEAST_ORIGINS = 60, 4
 SOLVE_S = 2.0  # a plan at most
@@ -39,20 +40,17 @@ class Asked:
     def of(cls, path: str) -> Asked:
         """path: a TOML file whose `kind` names the decision. Raises InputError."""
         file = Path(path)
-        try:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError("There is no problem file '{path}'.", path=path) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError("The problem file '{path}' is not TOML: {error}.", path=path, error=str(error)) from None
-        kind = table.pop("kind", None)
-        if not isinstance(kind, str):
-            raise InputError("The problem file '{path}' does not say which decision it is about. Write kind = \"...\", one of {kinds}.", path=path,
-                             kinds=list(discover("assay.decide", Decision)))  # type: ignore[type-abstract]
+        kind = kind_of(file)
         decision = get("assay.decide", Decision, kind)  # type: ignore[type-abstract]
         if decision.forecast == "none":
             raise InputError("'{kind}' is decided without a forecast: assay decide {kind} {path}", kind=kind, path=path)
-        return cls(decision, decision.problem(table, file.parent))
+        return cls(decision, read_problem(decision, file))
+
+
+def fits(asked: Asked, task: Task, data: Dataset, *, seed: int = 0) -> None:
+    """Raises InputError if the problem cannot be planned for these series: tried with what came after the last origin, before anybody has learnt anything."""
+    rows = data.take(np.flatnonzero((data.frame[PART] == "test").to_numpy()))
+    _oracle(asked, task, rows, _origins(rows)[-1:], seed)
 
 
 def by_plan(folder: Folder, asked: Asked, task: Task, data: Dataset, evidence: Evidence, *, seconds: float, seed: int) -> tuple[Evidence, dict[str, Any]]:
@@ -146,7 +144,7 @@ def _costs(asked: Asked, task: Task, rows: Dataset, prediction: np.ndarray, orig
     for some in origins:
         quantiles = _quantiles(task, rows, prediction, some)
         plan = asked.decision.rule(asked.problem, quantiles) if rule else asked.decision.solve(asked.problem, quantiles, seconds=SOLVE_S, seed=seed)
-        out[some] = _shared(asked.decision.realised(asked.problem, plan, _known(truth[some])), len(some))
+        out[some] = _paid(asked, plan, _known(truth[some]), quantiles)
     return out
 
 
@@ -155,9 +153,17 @@ def _oracle(asked: Asked, task: Task, rows: Dataset, origins: list[np.ndarray], 
     for some in origins:
         ids = tuple(str(i) for i in rows.frame[rows.schema.group][some].to_list()) if rows.schema.group else tuple(str(i) for i in range(len(some)))
         known = _known(truth[some])
-        plan = asked.decision.solve(asked.problem, Quantiles.exact(known, ids, _times(task, rows, some)), seconds=SOLVE_S, seed=seed)
-        out[some] = _shared(asked.decision.realised(asked.problem, plan, known), len(some))
+        quantiles = Quantiles.exact(known, ids, _times(task, rows, some))
+        out[some] = _paid(asked, asked.decision.solve(asked.problem, quantiles, seconds=SOLVE_S, seed=seed), known, quantiles)
     return out
+
+
+def _paid(asked: Asked, plan: Plan, truth: np.ndarray, quantiles: Quantiles) -> np.ndarray:
+    """(n,): what the plan cost, shared out. Raises InputError where there is no plan, since nobody's forecast can be judged by one."""
+    if not plan.choice:
+        raise InputError("'{kind}' has no plan that can be carried out from {time} on: {why}", kind=asked.decision.name, time=quantiles.times[0],
+                         why=plan.violations[0] if plan.violations else say("the demands of the problem clash."))
+    return _shared(asked.decision.realised(asked.problem, plan, truth), len(truth))
 
 
 def _known(truth: np.ndarray) -> np.ndarray:
