@@ -119,7 +119,7 @@ def nearest(problem: RouteProblem, delivery: np.ndarray) -> Tours:
     extra = 0
     while open_:
         extra += 1
-        stops = next((s for v in waiting if (s := fill(v))), None) or []
+        stops = next((s for v in waiting if (s := fill(v))), [])
         if not stops:  # alone it breaks a window as well; it is driven all the same, late
             first = min(k for k in open_ if problem.visits[k].after < 0)
             stops = [first, *(j for j in open_ if problem.visits[j].after == first)]

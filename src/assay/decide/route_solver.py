@@ -234,9 +234,9 @@ def warm(problem: RouteProblem, delivery: np.ndarray) -> Tours | None:
         return None
     slots: list[tuple[Vehicle, str, list[int]]] = [(v, v.called(n), []) for v in problem.vehicles for n in range(1, v.count + 1)]
     by_name = {name: stops for _, name, stops in slots}
-    for vehicle, stops in problem.old:
-        if vehicle in by_name:
-            by_name[vehicle] += stops
+    for name, old in problem.old:
+        if name in by_name:
+            by_name[name] += old
     placed = {k for _, _, stops in slots for k in stops}
     if any(v.carry and k not in placed for k, v in enumerate(problem.visits)):
         return None

@@ -205,8 +205,8 @@ def _print_all(out: Console, verdict: dict[str, Any], lang: str, report: Path | 
         if kind and not wording.is_aside(row):
             why = wording.text_of(row["removed"] if kind == "removed" else row["reason"], lang)
             tell(say("{name}: {status}: {reason}", name=row["candidate"], status=wording.STATUSES[kind], reason=why).to(lang), "dim", "  ")
-    for why, names in wording.asides(verdict["scoreboard"]):
-        tell(say("{why}: {names}", why=why, names=names).to(lang), "dim", "  ")
+    for aside, names in wording.asides(verdict["scoreboard"]):
+        tell(say("{why}: {names}", why=aside, names=names).to(lang), "dim", "  ")
     out.print()
     tell(wording.OUTCOMES[verdict["outcome"]].to(lang), STYLES[verdict["outcome"]])
     tell(wording.text_of(verdict["sentence"], lang))
