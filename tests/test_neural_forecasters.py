@@ -197,6 +197,15 @@ def test_odd_series_are_answered_finitely(name, learnt, example):
     assert np.abs(said[list(ODD).index("zeros")]).max() < 5, "a series of zeros is answered near zero"
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_rows_and_empty_cells_are_answered_too(name, learnt, example):
+    from assay.checks import _damaged
+
+    test = example[1].asked()
+    assert learnt[name].predict(test.take(np.arange(0))).shape == (0, TASK.width)
+    assert np.isfinite(learnt[name].predict(_damaged(test))).all()
+
+
 def test_nhits_beats_the_seasonal_naive_where_there_is_a_trend_and_a_season():
     rng, t = np.random.default_rng(5), np.arange(90)
     data = rows([50 + (0.6 + 0.05 * s) * t + 20 * np.sin(2 * np.pi * (t + s) / 7) + rng.normal(0, 3, 90) for s in range(20)], 7)
@@ -357,6 +366,7 @@ def test_a_language_model_that_says_no_numbers_is_reported_and_few_slips_fall_ba
         assert np.isfinite(said).all()
         assert model.facts["unparsed"] == 1
         assert np.isfinite(model.predict(asked(*ODD.values()))).all()
+        assert model.predict(test.take(np.arange(0))).shape == (0, TASK.width)
 
 
 def test_the_numbers_of_an_answer_are_its_last_list():

@@ -187,7 +187,7 @@ class LLMForecast(Model):
             self.facts |= each | {"latency_ms": float(np.median(milliseconds)), "latency_p95_ms": float(np.quantile(milliseconds, 0.95))}
             if (money := self._money(each["tokens_in_per_row"], each["tokens_out_per_row"])) is not None:
                 self.facts["money_per_row"] = money
-        return out.reshape(len(series), -1)
+        return out.reshape(len(series), self.task.width)
 
     def dump(self, folder: Path) -> None:
         """What is asked of whom, never a key."""
