@@ -270,7 +270,8 @@ def _planned(folder: Folder, case: Case, task: Task, data: Dataset, gathered: tu
     observe(say("Planning with each forecast, and carrying the plans out on what came ({kind})", kind=asked.decision.name))
     evidence, facts = by_plan(folder, asked, task, data, gathered[0], seconds=max(seconds, 1.0), seed=case.seed)
     write_json(folder.path / "decision.json", facts)
-    return evidence, gathered[1]
+    left = say("others forecast better on the validation origins, and plans were made with the best {n} only", n=len(evidence.losses))
+    return evidence, [replace(t, status="refused", reason=left) if t.status == "done" and t.candidate not in evidence.losses else t for t in gathered[1]]
 
 
 def _write_examples(folder: Folder, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict) -> None:
