@@ -68,7 +68,7 @@ class LLMForecast(Model):
         if budget.predict_rows > pace * budget.predict_seconds:
             raise TooSlow(say("{rows} rows would take about {seconds} s at {pace} rows a second; there are {allowed} s", rows=budget.predict_rows,
                               seconds=round(budget.predict_rows / pace), pace=round(pace, 3), allowed=round(budget.predict_seconds, 1)))
-        self.facts |= {"rows_used": 0, "rows_per_s": round(pace, 3), "constrained": self.protocol.schema, "prompt_version": VERSION}
+        self.facts |= {"rows_per_s": round(pace, 3), "constrained": self.protocol.schema, "prompt_version": VERSION}
         for key in ("requests", "tokens_in", "tokens_out", "money"):
             if key in self.facts:
                 self.facts[f"fit_{key}"] = self.facts[key]

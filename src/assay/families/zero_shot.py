@@ -46,7 +46,7 @@ class ZeroShot(Model):
         if self.params.get("mode", "zero-shot") != "zero-shot":
             raise InputError("'{mode}' is no way to use a pre-trained forecaster here; it knows: {known}.", mode=str(self.params["mode"]), known=["zero-shot"])
         self.threads = max(1, budget.threads)
-        self.facts = {"mode": "zero-shot", "rows_used": 0} | self._open(budget)
+        self.facts = {"mode": "zero-shot"} | self._open(budget)
         self._timed(train, budget)
         return self
 
