@@ -277,6 +277,10 @@ def _planned(folder: Folder, case: Case, task: Task, data: Dataset, gathered: tu
 def _write_examples(folder: Folder, task: Task, data: Dataset, evidence: Evidence, verdict: Verdict) -> None:
     """Test rows to look at, with what the answers of the winner as it was judged rest on; where asking it again is cheap."""
     trial = evidence.trials[verdict.packed][0]
+    if task.name == "forecast":  # nothing has to be asked again
+        test, told = data.take(evidence.rows), evidence.predictions[verdict.packed]
+        write_json(folder.path / "examples.json", fans(task, test, told, task.losses(data, test, told)))
+        return
     kept = folder.model_folder(trial.key) / "model"
     if trial.rung in ("naive", "llm", "external") or not kept.is_dir() or (trial.cost.get("single_row_ms") or 0.0) > MOST_EXPLAINED_MS:
         return
@@ -284,9 +288,6 @@ def _write_examples(folder: Folder, task: Task, data: Dataset, evidence: Evidenc
     model = candidate.build(task, data.schema, **trial.params).load(kept)
     n = trial.test_rows
     test = data.take(evidence.rows[:n])
-    if task.name == "forecast":
-        write_json(folder.path / "examples.json", fans(task, test, evidence.predictions[verdict.packed][:n], evidence.losses[verdict.packed][:n]))
-        return
     found = examples(task, model, test, evidence.predictions[verdict.packed][:n], evidence.losses[verdict.packed][:n], seed=folder.about()["case"].get("seed", 0),
                      numbers=test.rows)
     if found:
@@ -331,7 +332,7 @@ def _write_verdict(folder: Folder, case: Case, task: Task, data: Dataset, parts:
     used = clock.used() if clock else sum(t.seconds for t in folder.trials())
     facts = facts_for_report(case, task, data, parts, verdict, about, evidence, used)
     if case.decide:
-        facts["decision"] = read_beside(folder.path, "decision")
+        facts["decision"] = read_beside(folder.path, "decision.json")
     write_facts(folder.path, facts, repeatable=bool(case.work))
 
 
