@@ -29,7 +29,7 @@ def shapes(verdict: dict[str, Any], pair: list[dict[str, Any]], unit: str, say: 
     if not curves:
         return []
     legend = [{"mark": markup(draw.mark(row)), "name": wording.clean(row["candidate"])} for row, _ in curves]
-    out = [{"svg": markup(lines([(row, c["by_step"]) for row, c in curves], {"title": say("Loss along the horizon"), "x": say("step"), "y": unit})), "legend": legend}]
+    out = [{"svg": markup(lines([(row, c["by_step"]) for row, c in curves], {"title": say("Loss along the horizon"), "x": say("step"), "y": say(wording.LOSSES.get(verdict["loss"], text("loss")))})), "legend": legend}]
     if all(len(c["by_size"]) > 1 for _, c in curves):
         log = all(p[0] > 0 for _, c in curves for p in c["by_size"])
         out.append({"svg": markup(lines([(row, c["by_size"]) for row, c in curves], {"title": say("Loss by the size of the series"), "x": say("mean of the history"), "y": unit}, log=log)),

@@ -63,7 +63,7 @@ def view(verdict: dict[str, Any], say: Say, markup: Callable[[str], Any]) -> dic
     kinds = wording.SHOWN.get(verdict["task"], ())
     unit = say(wording.loss_unit(verdict))
     return {
-        "v": verdict, "unit": unit, "outcome": say(wording.OUTCOMES[verdict["outcome"]]),
+        "v": verdict, "unit": unit, "loss_name": say(wording.LOSSES.get(verdict["loss"], Text("loss"))), "outcome": say(wording.OUTCOMES[verdict["outcome"]]),
         "effect": _effect(verdict, by_name, unit, say, markup), "money": _money(verdict), "command": wording.command(verdict),
         "metrics": [say(wording.METRICS.get(m, Text("{name}", {"name": m}))) for m in kinds],
         "rows": [_row(row, verdict, kinds, done, say, markup) for row in done],
