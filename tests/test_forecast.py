@@ -140,6 +140,16 @@ def test_steps_whose_truth_is_missing_count_for_nothing_anywhere():
     assert all(math.isfinite(v) for rows in shape.values() for row in rows for v in row)
 
 
+def test_a_table_of_answers_has_a_row_a_series_and_step_and_names_a_series_without_a_name():
+    task, data = Forecast(horizon=2, frequency="1d"), asked_rows(np.ones((2, 20)), 2)
+    found = task.table(np.zeros((2, task.width)), data)
+    assert found.columns == ["id", "step", "time", *(f"q0.{i}" for i in range(1, 10))]
+    assert found.select("id", "step").rows() == [("s0", 1), ("s0", 2), ("s1", 1), ("s1", 2)]
+    assert task.table(np.zeros((0, task.width)), data.take(np.arange(0))).columns == found.columns
+    nameless = Dataset(data.frame.with_columns(id=pl.lit("")).head(1), data.schema)
+    assert task.table(np.zeros((1, task.width)), nameless)["id"].to_list() == ["series", "series"]
+
+
 def test_times_of_a_forecast_follow_the_calendar():
     def days(frequency, origin, horizon=3):
         return [str(t)[:10] for t in Forecast(horizon=horizon, frequency=frequency).times(origin).to_list()]
@@ -185,12 +195,16 @@ def played(tmp_path_factory):
     return place, run, " ".join(notes)
 
 
-def test_a_run_says_what_it_found_and_its_verdict_and_report_are_whole(played):
+def test_a_verdict_on_forecasts_keeps_to_its_schema(played):
+    verdict = json.loads(played[1].folder.verdict_file.read_text())
+    validate(verdict, json.loads((Path(assay.__file__).parent / "report" / "verdict.schema.json").read_text()))
+    assert verdict["decision"]["kind"] == "inventory"
+
+
+def test_a_run_says_what_it_found_and_its_report_is_whole_in_both_languages(played):
     place, run, notes = played
     assert "12 series by 'shop' with 120 to 120 steps" in notes
     assert "Steps of 1d, a season of 7 steps" in notes
-    verdict = json.loads(run.folder.verdict_file.read_text())
-    validate(verdict, json.loads((Path(assay.__file__).parent / "report" / "verdict.schema.json").read_text()))
     shown = json.loads((place / "run" / "examples.json").read_text())
     assert shown["kind"] == "fans"
     assert {fan["which"] for fan in shown["explained"]} == {"worst", "usual", "best"}

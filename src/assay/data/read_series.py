@@ -148,7 +148,7 @@ def _long(source: Any, notes: list[Text], *, target: str | None, group: str | No
     notes += reading.notes
     schema = reading.dataset.schema
     dated = schema.time or next((c.name for c in schema.columns if c.kind == "time" and c.name not in (target, group)), None)
-    if dated:
+    if dated and query is None:  # a database has types for times, and is not asked twice
         with opened(source, query=query, memory_mb=memory_mb, timeout_s=timeout_s) as table:
             notes += _zones(table, dated)
     return long(reading.dataset, known=known, notes=notes, frequency=frequency, numeric=numeric, fixed=fixed)

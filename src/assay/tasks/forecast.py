@@ -95,7 +95,8 @@ class Forecast(Task):
         return (1 - share) * cube[:, :, above - 1] + share * cube[:, :, above]
 
     def metrics(self, train: Dataset, test: Dataset, prediction: np.ndarray, weight: np.ndarray | None = None) -> dict[str, float]:
-        """mase, rmsse: scaled by the mean absolute and the root mean squared seasonal step of the row's own history. smape: 0-2 as in the M4 competition. wape, wql: of the sum of all values. coverage: of the outermost levels."""
+        """mase, rmsse: scaled by the mean absolute and the root mean squared seasonal step of the row's own history.
+        smape: 0-2 as in the M4 competition. wape, wql: of the sum of all values. coverage: of the outermost levels."""
         truth, point, scale = self.truth(test), self.point(prediction), self.scales(test)
         weight = (np.ones(len(truth)) if weight is None else weight) * np.isfinite(truth).any(axis=1)
         error, cube = truth - point, self.cube(prediction)
@@ -146,8 +147,9 @@ class Forecast(Task):
     def table(self, prediction: np.ndarray, asked: Dataset) -> pl.DataFrame:
         """A row a series and step: id, step (from 1), time, and a column a level (q0.1, ...)."""
         n, cube = len(asked), self.cube(prediction)
-        ids = asked.frame[asked.schema.group] if asked.schema.group in asked.frame.columns else pl.Series(["series"] * n)
-        out: dict[str, Any] = {asked.schema.group or "id": np.repeat(ids.cast(pl.String).to_numpy(), self.horizon), "step": np.tile(np.arange(1, self.horizon + 1), n)}
+        ids = asked.frame[asked.schema.group].cast(pl.String).to_list() if asked.schema.group in asked.frame.columns else [""] * n
+        names = np.array([i or "series" for i in ids], dtype=object)  # a table of one series does not name it
+        out: dict[str, Any] = {asked.schema.group or "id": pl.Series(np.repeat(names, self.horizon), dtype=pl.String), "step": np.tile(np.arange(1, self.horizon + 1), n)}
         if self.frequency and ORIGIN in asked.frame.columns:
             out["time"] = self._after(asked.frame[ORIGIN].to_numpy())
         flat = cube.reshape(n * self.horizon, len(self.levels))
@@ -164,6 +166,9 @@ class Forecast(Task):
 
     def strata(self, data: Dataset) -> np.ndarray | None:
         return None
+
+    def perfect(self, truth: np.ndarray) -> np.ndarray:
+        return np.repeat(np.nan_to_num(truth)[:, :, None], len(self.levels), axis=2).reshape(len(truth), -1)
 
     def splits(self, data: Dataset) -> list[Split]:
         """The origins kept for it judge; a series' own origins are not independent."""
