@@ -12,7 +12,9 @@ FOUND = discover("assay.families", Candidate)
 NEEDS_PARAMS = {"tabpfn": "needs weights: tests/test_in_context.py", "tabicl": "needs weights: tests/test_in_context.py",
                 "llm": "needs an endpoint: tests/test_llm.py", "hf": "needs a folder: tests/test_encoders.py", "student": "needs a teacher: tests/test_student.py",
                 "vision": "slow without params: tests/test_pretrained.py", "finetune": "needs a folder: tests/test_pretrained.py",
-                "external": "needs a model: tests/test_external.py", "ensemble": "is made of others: tests/test_after.py"}
+                "external": "needs a model: tests/test_external.py", "ensemble": "is made of others: tests/test_after.py",
+                "chronos": "needs a folder: tests/test_neural_forecasters.py", "llm_forecast": "needs an endpoint: tests/test_neural_forecasters.py",
+                "statistical": "fits each series as it is asked, for seconds: tests/test_forecasters.py"}
 
 
 def test_all_six_rungs_are_alive():

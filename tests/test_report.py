@@ -18,7 +18,7 @@ from sample_verdicts import LONG, SAMPLES, SCRIPT, verdict
 
 import assay.report
 from assay.errors import InputError
-from assay.report import charts, html, wording
+from assay.report import draw, html, wording
 from assay.words import Text
 
 HERE = Path(assay.report.__file__).parent
@@ -219,7 +219,7 @@ def test_numbers_look_as_people_write_them(value, text):
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.lists(st.floats(0, 1), min_size=2, max_size=8))
 def test_an_axis_keeps_order_and_its_ticks_lie_inside(low, span, shares):
-    axis = charts.Axis(low, low + span, 0, 100)
+    axis = draw.Axis(low, low + span, 0, 100)
     at = [axis(low + span * s) for s in sorted(shares)]
     assert at == sorted(at)
     assert 1 <= len(axis.ticks()) <= 12

@@ -124,7 +124,7 @@ def test_a_pipe_gets_one_plain_line_a_finished_trial(lang):
         table(Event("start", "linear", 0, 3.0))
         table(Event("note", "linear", 0, note="epoch 3 of 9"))
         table(done("linear", 0, 0.31))
-        table(refused("llm", say("it was left out on request")))
+        table(refused("llm", say("it ran out of memory")))
         table(Event("end", "linear", -1, 1.0, trial=Trial("linear", "classical", 0, "done", 0, seconds=1.2)))
     lines = sink.getvalue().splitlines()
     assert len(lines) == 4
@@ -132,7 +132,7 @@ def test_a_pipe_gets_one_plain_line_a_finished_trial(lang):
     assert lines[0] == say("{rows:,} rows", rows=1200).to(lang)
     assert "linear" in lines[1]
     assert "0.3100" in lines[1]
-    assert say("it was left out on request").to(lang) in lines[2]
+    assert say("it ran out of memory").to(lang) in lines[2]
 
 
 @both

@@ -18,7 +18,7 @@ from assay.contest.after import after
 from assay.contest.again import fit_on_all
 from assay.contest.arena import IMPORTS, UNLIMITED, Arena, Entry, Event
 from assay.contest.budget import Clock, process_age_s
-from assay.contest.by_plan import Asked, by_plan
+from assay.contest.by_plan import Asked, by_plan, fits
 from assay.contest.cost import prices
 from assay.contest.evidence import Evidence, gather
 from assay.contest.folder import Folder, Trial, write_json
@@ -172,7 +172,10 @@ def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[
         reading = read_series(source, target=case.target or None, group=case.group, time=case.time_column, known=case.known, horizon=case.horizon, season=case.season,
                               kinds=case.kinds, drop=case.drop, query=case.query, memory_mb=case.memory_mb, timeout_s=case.time_s)
         series = reading.dataset
-        return _Asked(series, replace(case, target=series.schema.target or ""), find("forecast").of(series, **task_options(case)), reading.notes)
+        task = find("forecast").of(series, **task_options(case))
+        if case.decide:
+            fits(Asked.of(case.decide), task, series)
+        return _Asked(series, replace(case, target=series.schema.target or ""), task, reading.notes)
     reading = read(source, target=case.target or None, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query,
                    memory_mb=case.memory_mb, timeout_s=case.time_s, seed=case.seed, folder=folder, drop=case.drop, choose=True,
                    skip_broken=case.skip_broken, sequence=case.sequence, window=case.window, observe=observe)

@@ -44,7 +44,9 @@ def check_candidate(candidate: Candidate, *, params: dict[str, Any] | None = Non
         data = tasks[task_name].example()
         task = tasks[task_name].of(data)
         wanted = next((kind for kind in candidate.requires if kind in MEDIA), None)
-        if wanted is None:
+        if not task.by_rows:
+            _foresees(candidate, task, data, params or {}, {"seconds": float("inf"), "passes": PASSES})
+        elif wanted is None:
             _behaves(candidate, task, data, params or {}, {"seconds": seconds})
         else:  # a network's size follows from the clock; without one, the same seed has to give the same network
             codes = task.truth(data) if task.width > 1 else task.strata(data) // 4  # type: ignore[operator]
@@ -91,6 +93,30 @@ def _behaves(candidate: Candidate, task: Task, data: Dataset, params: dict[str, 
     _shape(name, task, fitted(gaps).predict(test.asked()), len(test))
 
 
+def _foresees(candidate: Candidate, task: Task, data: Dataset, params: dict[str, Any], limits: dict[str, Any]) -> None:
+    """The same for who forecasts: rows are origins, and what teaches comes before what judges."""
+    split = (task.splits(data) or [])[0]
+    train, test = data.take(split.train), data.take(split.test)
+
+    def fitted() -> Model:
+        return candidate.build(task, data.schema, **params).fit(train, seed=1, budget=Budget(predict_rows=len(test), **limits))
+
+    name, model = candidate.name, fitted()
+    answer = model.predict(test.asked())
+    _finite(name, task, answer, len(test))
+    _hold(np.array_equal(answer, fitted().predict(test.asked())), "{name}: two fits with one seed answer differently (by up to {gap:.3g}).", name=name,
+          gap=float(np.abs(answer - fitted().predict(test.asked())).max()))
+    with tempfile.TemporaryDirectory() as folder:
+        model.dump(Path(folder))
+        odd = [f.name for f in Path(folder).rglob("*") if f.is_file() and f.suffix not in DATA_SUFFIXES]
+        _hold(not odd, "{name}: it writes files that are not data: {files}.", name=name, files=odd)
+        loaded = candidate.build(task, data.schema, **params).load(Path(folder))
+        _hold(np.allclose(loaded.predict(test.asked()), answer, rtol=1e-5, atol=1e-6), "{name}: it answers differently after dump and load.", name=name)
+        row = loaded.predict_row(test.asked().frame.row(0, named=True))
+        _hold(np.allclose(row, answer[:1], rtol=1e-4, atol=1e-5), "{name}: predict_row differs from predict.", name=name)
+    _finite(name, task, model.predict(test.asked().take(np.arange(0))), 0)
+
+
 def _damaged(asked: Dataset) -> Dataset:
     """Empty cells, unknown categories, huge numbers, texts of another script: answers must stay finite."""
     frame = asked.frame
@@ -102,10 +128,14 @@ def _damaged(asked: Dataset) -> Dataset:
     return Dataset(frame, asked.schema)
 
 
-def _shape(name: str, task: Task, answer: np.ndarray, rows: int) -> None:
+def _finite(name: str, task: Task, answer: np.ndarray, rows: int) -> None:
     _hold(answer.shape == (rows, task.width), "{name}: it answers with shape {got}, expected {wanted}.", name=name, got=str(answer.shape),
           wanted=str((rows, task.width)))
     _hold(bool(np.isfinite(answer).all()), "{name}: some answers are not finite.", name=name)
+
+
+def _shape(name: str, task: Task, answer: np.ndarray, rows: int) -> None:
+    _finite(name, task, answer, rows)
     if task.width > 1:
         _hold(bool(np.allclose(answer.sum(axis=1), 1, atol=1e-4) and (answer >= 0).all()), "{name}: its probabilities do not sum to 1.", name=name)
 
@@ -116,7 +146,7 @@ def check_task(task: type[Task]) -> None:
     _hold(task.refuses(data) is None, "{name}: it refuses its own example.", name=task.name)
     one = task.of(data)
     truth = one.truth(data)
-    perfect = np.eye(one.width)[truth] if one.width > 1 else truth[:, None]
+    perfect = one.perfect(truth)
     shuffled = np.roll(perfect, 1, axis=0)
     calibration = one.calibration(truth, shuffled)
     losses = one.losses(data, data, one.calibrated(perfect, calibration))

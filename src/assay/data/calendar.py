@@ -6,10 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from assay.data.series import split_frequency
+from assay.data.grid import split_frequency, times_after
 from assay.errors import InputError, MissingExtra
 
-_SECONDS = {"ns": 0, "us": 0, "ms": 0, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SECONDS = {"ns": 0, "us": 0, "ms": 0, "s": 1, "m": 60, "h": 3600, "d": 86400, "b": 86400, "w": 604800}
 FAR = 10  # days: a holiday further away is as good as none
 
 
@@ -19,6 +19,7 @@ class Calendar:
 
     def __init__(self, frequency: str, country: str = "") -> None:
         count, unit = split_frequency(frequency) if frequency else (0, "")
+        self.frequency = frequency
         self.months = count * {"mo": 1, "q": 3, "y": 12}.get(unit, 0)
         self.seconds = count * _SECONDS.get(unit, 0)
         self.country = country if 0 < self.seconds <= 86400 else ""
@@ -60,20 +61,11 @@ class Calendar:
 
     def times(self, starts: np.ndarray, horizon: int) -> np.ndarray:
         """datetime64[us] (n, horizon)."""
-        steps = np.arange(horizon)
-        if self.months:
-            month = starts.astype("datetime64[M]")
-            within = starts - month.astype("datetime64[us]")
-            return (month[:, None] + steps * self.months).astype("datetime64[us]") + within[:, None]
-        return starts[:, None] + (steps * self.seconds).astype("timedelta64[s]")
+        return times_after(starts[:, None], self.frequency, np.arange(horizon)[None])
 
     def moved(self, start: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """(n,): the time `steps` (n,) after (before, if negative) `start` (n,)."""
-        start = start.astype("datetime64[us]")
-        if self.months:
-            month = start.astype("datetime64[M]")
-            return (month + steps * self.months).astype("datetime64[us]") + (start - month.astype("datetime64[us]"))
-        return start + (steps * self.seconds).astype("timedelta64[s]")
+        return times_after(start, self.frequency, steps) if self.frequency else start.astype("datetime64[us]")
 
 
 @lru_cache(maxsize=64)

@@ -125,8 +125,8 @@ class LagBoosting(Model):
     def _starts(self, train: Dataset, rows: Sequence[History]) -> np.ndarray:
         """(len(rows),): the time of the first step of each history that is learnt from."""
         ends = begun(train)
-        known = np.array([ends[one.id][0] for one in rows], dtype=np.int64)
-        when = np.array([np.datetime64("NaT") if ends[one.id][1] is None else ends[one.id][1] for one in rows], dtype="datetime64[us]")
+        known = np.array([len(one.values) if one.origin is not None else ends[one.id][0] for one in rows], dtype=np.int64)
+        when = np.array([one.origin if one.origin is not None else np.datetime64("NaT") if ends[one.id][1] is None else ends[one.id][1] for one in rows], dtype="datetime64[us]")
         return self.calendar.moved(when, -known)
 
     def _pairs(self, rows: Sequence[History], windows: Windows, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.data.grid import times_after
 from assay.data.history import HISTORY, ORIGIN, History
 from assay.neural.rows import Rows
 
@@ -307,16 +308,12 @@ def next_steps(train: Any, series: Sequence[History], frequency: str) -> list[np
         steps = cell // (4 * (1 + len(series[0].names)))
         if name not in begun or steps >= begun[name][0]:
             begun[name] = (steps, origin)
-    return [None if np.isnat(begun[one.id][1]) else times_of(begun[one.id][1], np.array([len(one.values) - begun[one.id][0]]), frequency)[0] for one in series]
+    return [one.origin if one.origin is not None else None if np.isnat(begun[one.id][1]) else times_of(begun[one.id][1], np.array([len(one.values) - begun[one.id][0]]), frequency)[0] for one in series]
 
 
 def times_of(start: np.datetime64, steps: np.ndarray, frequency: str) -> np.ndarray:
-    """The times so many steps after `start`, datetime64[us]. frequency: as polars writes it. Months keep no day, since only their phase is asked for."""
-    unit = frequency.lstrip("0123456789")
-    each = int(frequency[: len(frequency) - len(unit)] or 1)
-    if unit in _MONTHS:
-        return (start.astype("datetime64[M]") + steps * each * _MONTHS[unit]).astype("datetime64[us]")
-    return start.astype("datetime64[us]") + (steps * int(each * _UNITS_S.get(unit, 86400.0) * 1e6)).astype("timedelta64[us]")
+    """The times so many steps after `start`, datetime64[us]. frequency: as polars writes it."""
+    return times_after(np.array([start]), frequency, steps)
 
 
 def _phases(frequency: str, longest: int) -> tuple[str, ...]:

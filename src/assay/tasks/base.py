@@ -61,6 +61,10 @@ class Task(ABC):
         """The calibrated prediction as the table that is handed out; a row asked may have several rows in it."""
         return self.answers(prediction)
 
+    def perfect(self, truth: np.ndarray) -> np.ndarray:
+        """The raw prediction, (n, width), of who knows the truth."""
+        return np.eye(self.width)[truth] if self.width > 1 else truth[:, None]
+
     def splits(self, data: Dataset) -> list[Split] | None:
         """The splits that the question itself brings, None where they follow from the data's structure."""
         return None
