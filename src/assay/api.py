@@ -26,6 +26,7 @@ from assay.contest.judge import Verdict
 from assay.contest.judge import judge as judge_folder
 from assay.contest.prepare import splits_of, task_of, task_options, with_answers, with_structure
 from assay.contest.run import line_up, play
+from assay.contest.statistics import Bootstrap
 from assay.contest.suspects import label_errors
 from assay.contest.workers import Workers
 from assay.data.calendar import holidays_of
@@ -47,6 +48,7 @@ from assay.ship.bundle import Bundle, pack
 from assay.ship.bundle import load as load_bundle
 from assay.tasks import find
 from assay.tasks.base import Task
+from assay.tasks.forecast import Forecast
 from assay.words import Text, say
 
 MOST_EXPLAINED_MS = 50.0  # a row is asked some 300 times
@@ -165,12 +167,14 @@ def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[
     if case.decide and case.task != "forecast":
         raise InputError("A decision needs forecasts: --decide goes with --task forecast.")
     if case.task == "forecast":
+        if case.decide and case.hierarchy:
+            raise InputError("Plans are made for series, not for totals: --decide and --hierarchy do not go together.")
         if case.country:
             holidays_of(case.country, 2020, 2020)
         if case.decide:
             Asked.of(case.decide)  # a wrong problem is said now, not after the contest
         reading = read_series(source, target=case.target or None, group=case.group, time=case.time_column, known=case.known, horizon=case.horizon, season=case.season,
-                              kinds=case.kinds, drop=case.drop, query=case.query, memory_mb=case.memory_mb, timeout_s=case.time_s)
+                              kinds=case.kinds, drop=case.drop, query=case.query, memory_mb=case.memory_mb, timeout_s=case.time_s, hierarchy=case.hierarchy)
         series = reading.dataset
         task = find("forecast").of(series, **task_options(case))
         if case.decide:
@@ -216,7 +220,7 @@ def judge(path: str | Path, *, rival: str | None = None, **options: Any) -> Run:
     case = Case.of(case.json() | {k: v for k, v in options.items() if v is not None})
     task = find(task.name).of(data, **task_options(case))
     gathered = _planned(folder, case, task, data, gather(folder, case, task, data, parts), case.time_s, lambda note: None)
-    verdict = judge_folder(folder, case, task, data, parts, rival=rival, gathered=gathered)
+    verdict = _adding_up(case, task, judge_folder(folder, case, task, data, parts, rival=rival, gathered=gathered), gathered[0])
     _ship(folder, case, task, data, gathered[0], verdict, None)
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], None)
     judged = Run(folder, verdict)
@@ -247,7 +251,7 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     if not finished:
         arena.observe(say("Stopped by you: judging what has finished."))
     gathered = _planned(folder, case, task, data, gather(folder, case, task, data, parts), clock.left() - clock.reserve_s, arena.observe)
-    verdict = judge_folder(folder, case, task, data, parts, gathered=gathered)
+    verdict = _adding_up(case, task, judge_folder(folder, case, task, data, parts, gathered=gathered), gathered[0])
     about = folder.about()
     _write_verdict(folder, case, task, data, parts, verdict, about, gathered[0], clock)  # before packing: a kill there loses no verdict
     _ship(folder, case, task, data, gathered[0], verdict, arena if finished else None)
@@ -262,6 +266,19 @@ def _play_and_judge(arena: Arena, data: Dataset, parts: list[Split], entries: li
     if finished:
         folder.clean()
     return played
+
+
+def _adding_up(case: Case, task: Task, verdict: Verdict, evidence: Evidence) -> Verdict:
+    """In a hierarchy: the note that says what it costs or saves that the forecasts handed out add up."""
+    if not case.hierarchy or not isinstance(task, Forecast):
+        return verdict
+    told = evidence.predictions[verdict.packed]
+    losses = {"apart": task.losses(evidence.train, evidence.test, told),
+              "adding up": task.losses(evidence.train, evidence.test, task.handed(told, evidence.test).reshape(told.shape))}
+    gain = Bootstrap(losses, evidence.clusters, confidence=case.confidence, seed=case.seed, widen=evidence.factor).gain("apart", "adding up")
+    note = say("Made to add up, the forecasts of {name} change their loss by {change:+.3g} ({percent:g} % interval {low:+.3g} to {high:+.3g}).", name=verdict.packed, change=-gain.value,
+               percent=100 * case.confidence, low=-gain.high, high=-gain.low)
+    return replace(verdict, notes=(*verdict.notes, note))
 
 
 def _planned(folder: Folder, case: Case, task: Task, data: Dataset, gathered: tuple[Evidence, list[Trial]], seconds: float,

@@ -58,6 +58,7 @@ class Case:
     season: int | None = None
     known: tuple[str, ...] = ()
     country: str | None = None
+    hierarchy: tuple[str, ...] = ()
     forecaster: str | None = None
     decide: str | None = None
     worth: Worth | None = None
@@ -216,5 +217,5 @@ _ALIASES = {"time": "time_s", "memory": "memory_mb", "requests": "requests_per_m
 _PARSERS: dict[str, Any] = {
     "time_s": seconds, "memory_mb": megabytes, "artefact_mb": megabytes, "requests_per_month": per_month,
     "latency_ms": lambda v: seconds(v) * 1000 if isinstance(v, str) else float(v), "worth": worth,
-    "candidates": tuple, "without": tuple, "external": tuple, "drop": tuple, "known": tuple,
+    "candidates": tuple, "without": tuple, "external": tuple, "drop": tuple, "known": tuple, "hierarchy": tuple,
 }

@@ -86,6 +86,7 @@ def run_command(
     horizon: Annotated[int | None, typer.Option("--horizon", min=1, max=10_000, help=say("With --task forecast: how many steps are forecast.").to(LANG))] = None,
     season: Annotated[int | None, typer.Option("--season", min=1, max=100_000, help=say("With --task forecast: steps of a season (default: found).").to(LANG))] = None,
     known: Annotated[list[str] | None, typer.Option("--known", metavar="COLUMN", help=say("With --task forecast: a column that is known ahead, may be repeated.").to(LANG))] = None,
+    hierarchy: Annotated[list[str] | None, typer.Option("--hierarchy", metavar="COLUMN", help=say("With --task forecast: totals over this column are forecast as well, and add up; may be repeated.").to(LANG))] = None,
     country: Annotated[str | None, typer.Option("--country", help=say("With --task forecast: whose holidays count, such as CN, DE or US-CA.").to(LANG))] = None,
     forecaster: Annotated[str | None, typer.Option("--forecaster", help=say("A local folder of a pre-trained forecaster (Chronos-Bolt class).").to(LANG))] = None,
     decide: Annotated[Path | None, typer.Option("--decide", help=say("With --task forecast: a problem file (TOML); forecasters are then judged by what their plans cost.").to(LANG))] = None,
@@ -120,7 +121,7 @@ def run_command(
     flags = {"target": target, "time_s": time, "memory_mb": memory, "task": task, "loss": loss, "quantile": quantile, "worth": worth,
              "requests_per_month": requests, "latency_ms": latency, "artefact_mb": size, "margin": margin, "confidence": confidence,
              "kinds": pairs(kind or []), "group": group, "time_column": time_column, "split": split, "folds": folds, "test_rows": test_rows,
-             "drop_missing_target": drop_missing_target, "sequence": sequence, "window": window, "skip_broken": skip_broken, "horizon": horizon, "season": season, "known": tuple(known or ()), "forecaster": forecaster, "country": country, "decide": str(decide) if decide else None, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
+             "drop_missing_target": drop_missing_target, "sequence": sequence, "window": window, "skip_broken": skip_broken, "horizon": horizon, "season": season, "known": tuple(known or ()), "forecaster": forecaster, "country": country, "hierarchy": tuple(hierarchy or ()), "decide": str(decide) if decide else None, "candidates": tuple(only or ()), "without": tuple(without or ()), "encoder": encoder,
              "drop": tuple(drop or ()), "query": query, "external": tuple(external or ()), "external_price": prices_of, "weights": pairs(weights or [], "NAME=FILE", "tabpfn=model.safetensors"),
              "work": work, "offline": offline, "explainable": explainable, "prices": prices, "seed": seed, "lang": lang, **llm_fields(llm, llm_price)}
     source = file or fields.get("data")

@@ -18,6 +18,7 @@ from assay.data import media
 from assay.data.dataset import Dataset, Schema
 from assay.data.grid import at_step
 
+TOTAL = "*"  # the id of the sum of all series of a hierarchy
 HISTORY, AHEAD, ORIGIN, PART = "history", "ahead", "origin", "part"
 SAME = 512  # steps that two histories have to share to be the same one
 NO_TIME = 0  # the order of rows without times: as they stand
@@ -34,6 +35,7 @@ class About:
     by: str | None
     time: str | None
     wide: bool
+    hierarchy: tuple[str, ...] = ()
 
     def text(self) -> str:
         return json.dumps(vars(self), ensure_ascii=False)
@@ -42,7 +44,7 @@ class About:
     def of(cls, schema: Schema) -> About | None:
         """What the schema's column of parts says, None where it says nothing."""
         column = next((c for c in schema.columns if c.name == PART and c.unit), None)
-        return None if column is None else cls(**json.loads(column.unit or ""))
+        return None if column is None else cls(**(told := json.loads(column.unit or "")) | {"hierarchy": tuple(told.get("hierarchy", ()))})
 
 
 @dataclass(frozen=True)

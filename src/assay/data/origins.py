@@ -8,7 +8,7 @@ import numpy as np
 
 from assay.data.dataset import Column, Dataset, Schema
 from assay.data.grid import at_step, split_frequency
-from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, About, History, frame_of, row_of
+from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, TOTAL, About, History, frame_of, row_of
 from assay.data.media import packed
 from assay.data.series import Collection, Series
 from assay.errors import InputError, TaskError
@@ -23,7 +23,7 @@ CLEAR = 0.1  # share of the variance around the trend that a season has to expla
 LEAST_HISTORY = 3
 
 
-def windowed(found: Collection, *, horizon: int | None, season: int | None, wide: bool, notes: list[Text]) -> Dataset:
+def windowed(found: Collection, *, horizon: int | None, season: int | None, wide: bool, notes: list[Text], hierarchy: tuple[str, ...] = ()) -> Dataset:
     """The rows: for each series the latest origins judge, those before them validate, and one teaches all that came before. Raises TaskError."""
     lengths = np.array([len(s.values) for s in found.series])
     if not len(lengths) or lengths.max() < 2:
@@ -48,7 +48,7 @@ def windowed(found: Collection, *, horizon: int | None, season: int | None, wide
     median = float(np.median([len(s.values) for s in usable]))
     judging = int(np.clip(np.ceil(TEST_ROWS / len(usable)), 1, max(1, min(MOST_ORIGINS, int(TEST_SHARE * median / horizon)))))
     checking = int(np.clip(judging, 1, max(1, int(VALID_SHARE * median / horizon))))
-    about = About(horizon, season, found.frequency, found.value, found.by, found.time, wide)
+    about = About(horizon, season, found.frequency, found.value, found.by, found.time, wide, hierarchy)
     schema = schema_of(found, about)
     rows: list[dict[str, Any]] = []
     for one in usable:
@@ -106,7 +106,7 @@ def asked(found: Collection, schema: Schema) -> Dataset:
         if not len(one.values):
             raise InputError("The series '{id}' has no value yet, so there is nothing to go on. Leave it out, or give it one.", id=one.id)
         history = upto(one, len(one.values), same, about.horizon, MOST_HISTORY)
-        if known and np.isnan(history.ahead).any():
+        if known and np.isnan(history.ahead).any() and one.id != TOTAL and not (about.hierarchy and "=" in one.id):
             raise InputError("'{names}' must be known for the next {horizon} steps of '{id}': add rows with its values and an empty '{value}'.", names=list(known),
                              horizon=about.horizon, id=one.id, value=about.value)
         rows.append(row_of(history, about.horizon, wanted))

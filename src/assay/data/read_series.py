@@ -10,6 +10,7 @@ import polars as pl
 
 from assay.data.dataset import Dataset, Schema
 from assay.data.grid import at_step
+from assay.data.hierarchy import with_totals
 from assay.data.history import AHEAD, HISTORY
 from assay.data.load import MEMORY_MB, TIMEOUT_S, opened
 from assay.data.origins import About, asked, windowed
@@ -26,8 +27,9 @@ _CLOCK_AND_OFFSET = r"\d:\d{2}.*(Z|UTC|[+-]\d{2}:?\d{2})\s*$"
 
 def read_series(source: Any, *, target: str | None = None, group: str | None = None, time: str | None = None, known: tuple[str, ...] = (), horizon: int | None = None,
                 season: int | None = None, kinds: dict[str, str] | None = None, drop: tuple[str, ...] = (), query: str | None = None, memory_mb: float = MEMORY_MB,
-                timeout_s: float = TIMEOUT_S) -> Reading:
-    """source: as `data.read` takes it; long, or wide with one series a row. known: columns of numbers that are known ahead.
+                timeout_s: float = TIMEOUT_S, hierarchy: tuple[str, ...] = ()) -> Reading:
+    """source: as `data.read` takes it; long, or wide with one series a row. known: columns of numbers that are known ahead. hierarchy: columns over which
+    totals are forecast as well.
 
     Raises ReadError, InputError, TaskError (series too short for the horizon).
     """
@@ -37,7 +39,9 @@ def read_series(source: Any, *, target: str | None = None, group: str | None = N
         found = wide(table, notes)
     else:
         found = _long(source, notes, target=target, group=group, time=time, known=known, kinds=kinds, drop=drop, query=query, memory_mb=memory_mb, timeout_s=timeout_s)
-    return Reading(windowed(found, horizon=horizon, season=season, wide=table is not None, notes=notes), notes)
+    if hierarchy:
+        found = with_totals(found, hierarchy, notes)
+    return Reading(windowed(found, horizon=horizon, season=season, wide=table is not None, notes=notes, hierarchy=hierarchy), notes)
 
 
 def conform_series(rows: Any, schema: Schema, *, query: str | None = None) -> Dataset:
@@ -60,7 +64,7 @@ def conform_series(rows: Any, schema: Schema, *, query: str | None = None) -> Da
     fixed = {c.name: c.kind for c in schema.features if c.kind in ("number", "category")}
     found = _long(rows, notes, target=about.value, group=about.by, time=about.time, known=tuple(known), kinds=None, drop=(), query=query, memory_mb=MEMORY_MB, timeout_s=TIMEOUT_S,
                   frequency=about.frequency, numeric=tuple(channels[1:]), fixed=fixed)
-    return asked(found, schema)
+    return asked(with_totals(found, about.hierarchy, notes) if about.hierarchy else found, schema)
 
 
 def _frame(rows: Any) -> pl.DataFrame:

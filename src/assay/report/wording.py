@@ -203,8 +203,8 @@ def command(verdict: dict[str, Any]) -> str:
     for key, flag in _FLAGS.items():
         if case.get(key) not in (None, "", []):
             parts += [flag, _bare(case[key])]
-    for name in case.get("known") or ():
-        parts += ["--known", name]
+    for name in ("known", "hierarchy"):
+        parts += [word for value in case.get(name) or () for word in (f"--{name}", value)]
     if case.get("latency_ms"):
         parts += ["--latency", f"{_bare(case['latency_ms'])}ms"]
     if case.get("loss") == "pinball":

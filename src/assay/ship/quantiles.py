@@ -21,7 +21,7 @@ def quantiles_of(bundle: str | Path | Bundle, history: Any, *, query: str | None
     if model.task.by_rows:
         raise InputError("'{task}' gives an answer a row; a decision needs the winner of a run with --task forecast.", task=model.task.name)
     data = model.read(history, query=query)
-    cube = model.task.cube(model.task.calibrated(model.model.predict(data), model.calibration))  # type: ignore[attr-defined]
+    cube = model.task.handed(model.task.calibrated(model.model.predict(data), model.calibration), data)  # type: ignore[attr-defined]
     origins = data.frame[ORIGIN].drop_nulls().unique() if ORIGIN in data.frame.columns else None
     if origins is not None and len(origins) > 1:
         raise InputError("The series end at {n} different times, from {first} to {last}; a plan needs them to end together.", n=len(origins), first=str(origins.min()),

@@ -10,6 +10,7 @@ import polars as pl
 
 from assay.data.dataset import Column, Dataset, Schema
 from assay.data.grid import times_after
+from assay.data.hierarchy import coherent
 from assay.data.history import HISTORY, ORIGIN, PART, History, frame_of, futures, histories, row_of
 from assay.data.media import packed
 from assay.data.origins import About
@@ -144,9 +145,13 @@ class Forecast(Task):
         return pl.DataFrame({"answer": point.tolist(), "low": cube[:, :, 0].tolist(), "high": cube[:, :, -1].tolist()},
                             schema=dict.fromkeys(("answer", "low", "high"), pl.List(pl.Float64)))
 
+    def handed(self, prediction: np.ndarray, asked: Dataset) -> np.ndarray:
+        """The calibrated prediction as it is handed out, (n, horizon, levels): in a hierarchy it adds up."""
+        return coherent(self.cube(prediction), asked)
+
     def table(self, prediction: np.ndarray, asked: Dataset) -> pl.DataFrame:
         """A row a series and step: id, step (from 1), time, and a column a level (q0.1, ...)."""
-        n, cube = len(asked), self.cube(prediction)
+        n, cube = len(asked), self.handed(prediction, asked)
         ids = asked.frame[asked.schema.group].cast(pl.String).to_list() if asked.schema.group in asked.frame.columns else [""] * n
         names = np.array([i or "series" for i in ids], dtype=object)  # a table of one series does not name it
         out: dict[str, Any] = {asked.schema.group or "id": pl.Series(np.repeat(names, self.horizon), dtype=pl.String), "step": np.tile(np.arange(1, self.horizon + 1), n)}
