@@ -84,12 +84,16 @@ def candidate_of(shown: str, contents: Contents, task: Task) -> Candidate:
     known = registry.discover("assay.families", Candidate)
     if contents.candidate not in known:
         raise BundleError("'{file}' was made by the candidate '{name}', which is not installed here. Install the plugin that brings it; "
-                          "there are: {names}.", file=shown, name=printable(contents.candidate), names=list(known))
+                          "there are: {names}.", file=shown, name=printable(contents.candidate), names=_some([n for n in known if task.name in known[n].tasks]))
     candidate = known[contents.candidate]
     if task.name not in candidate.tasks:
         raise refused(shown, say("the candidate '{name}' does not answer the task '{task}'", name=candidate.name, task=task.name),
                       say("one of {tasks}", tasks=list(candidate.tasks)))
     return candidate
+
+
+def _some(names: list[str], most: int = 12) -> list[str]:
+    return names if len(names) <= most else [*names[:most], "..."]
 
 
 def model_of(shown: str, folder: Path, contents: Contents, task: Task, candidate: Candidate) -> Model:
