@@ -212,7 +212,7 @@ def test_test_rows_reach_no_fit(tmp_path):
     other.begin(case, task, changed, parts, {"created": "now", "split": {"text": "", "values": {}}, "notes": []})
     with Workers([]) as workers:
         for f, d in ((folder, data), (other, changed)):
-            play(Arena(f, case, task, workers, Clock(60)), line_up(case, task, d.schema), 1)
+            play(Arena(f, case, task, workers, Clock(600)), line_up(case, task, d.schema), 1)
     for name in ("naive", "linear", "boosting"):
         a, b = (np.load(f.prediction_file(f"{name}.0")) for f in (folder, other))
         assert np.array_equal(a, b), name
