@@ -129,7 +129,7 @@ def _spread(origins: list[np.ndarray], affordable: int) -> list[np.ndarray]:
 
 def _quantiles(task: Task, rows: Dataset, prediction: np.ndarray, some: np.ndarray) -> Quantiles:
     ids = tuple(str(i) for i in rows.frame[rows.schema.group][some].to_list()) if rows.schema.group else tuple(str(i) for i in range(len(some)))
-    return Quantiles(tuple(task.levels), task.cube(prediction[some]), ids, _times(task, rows, some))  # type: ignore[attr-defined]
+    return Quantiles(tuple(task.levels), task.floored(prediction[some], rows.take(some)), ids, _times(task, rows, some))  # type: ignore[attr-defined]
 
 
 def _times(task: Task, rows: Dataset, some: np.ndarray) -> tuple[str, ...]:

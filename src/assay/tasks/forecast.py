@@ -147,7 +147,13 @@ class Forecast(Task):
 
     def handed(self, prediction: np.ndarray, asked: Dataset) -> np.ndarray:
         """The calibrated prediction as it is handed out, (n, horizon, levels): in a hierarchy it adds up."""
-        return coherent(self.cube(prediction), asked)
+        return coherent(self.floored(prediction, asked), asked)
+
+    def floored(self, prediction: np.ndarray, asked: Dataset) -> np.ndarray:
+        """(n, horizon, levels), nowhere below zero for a series that never was: demand is not negative."""
+        never = np.array([bool((h.values[np.isfinite(h.values)] >= 0).all()) for h in histories(asked)], dtype=bool)
+        cube = self.cube(prediction)
+        return np.where(never[:, None, None], np.maximum(cube, 0.0), cube) if len(cube) else cube
 
     def table(self, prediction: np.ndarray, asked: Dataset) -> pl.DataFrame:
         """A row a series and step: id, step (from 1), time, and a column a level (q0.1, ...)."""
