@@ -16,7 +16,7 @@ from assay.contest.evidence import Evidence
 from assay.contest.folder import Folder
 from assay.data.dataset import Dataset
 from assay.data.grid import written
-from assay.data.history import ORIGIN, PART
+from assay.data.history import ORIGIN, PART, origins_of
 from assay.decide.base import Decision, Plan, Quantiles
 from assay.decide.reading import kind_of, read_problem
 from assay.errors import InputError
@@ -50,7 +50,7 @@ class Asked:
 def fits(asked: Asked, task: Task, data: Dataset, *, seed: int = 0) -> None:
     """Raises InputError if the problem cannot be planned for these series: tried with what came after the last origin, before anybody has learnt anything."""
     rows = data.take(np.flatnonzero((data.frame[PART] == "test").to_numpy()))
-    _oracle(asked, task, rows, _origins(rows)[-1:], seed)
+    _costs(asked, task, rows, None, _origins(rows)[-1:], seed)
 
 
 def by_plan(folder: Folder, asked: Asked, task: Task, data: Dataset, evidence: Evidence, *, seconds: float, seed: int) -> tuple[Evidence, dict[str, Any]]:
@@ -60,29 +60,30 @@ def by_plan(folder: Folder, asked: Asked, task: Task, data: Dataset, evidence: E
     InputError if the problem does not fit the series.
     """
     stop = time.monotonic() + seconds
-    names = _serious(evidence)
-    test = _origins(data.take(evidence.rows))
+    names, asked_rows = _serious(evidence), evidence.test
     valid_rows = {n: folder.validation(evidence.trials[n][0]) for n in names}
     shared = _common([rows for rows, _ in valid_rows.values()])
-    valid = _origins(data.take(shared))
-    oracle_first = _oracle(asked, task, data.take(evidence.rows), test[:1], seed)  # loads the solver
+    held_rows = data.take(shared)
+    test, valid = _origins(asked_rows), _origins(held_rows)
+    oracle = _costs(asked, task, asked_rows, None, test[:1], seed)  # loads the solver
     began = time.monotonic()
-    _costs(asked, task, data.take(evidence.rows), evidence.predictions[names[0]], test[:1], seed)
+    _costs(asked, task, asked_rows, evidence.predictions[names[0]], test[:1], seed)
     one = max(time.monotonic() - began, 1e-3)
     affordable = int((stop - time.monotonic()) / (one * (2 * len(names) + 2)))
     test, valid = _spread(test, affordable), _spread(valid, min(affordable, MOST_ORIGINS // 2))
     rows = np.sort(np.concatenate(test))
-    oracle = _oracle(asked, task, data.take(evidence.rows), test, seed) if len(test) > 1 else oracle_first
+    if len(test) > 1:
+        oracle = _costs(asked, task, asked_rows, None, test, seed)
     losses, told = {}, {}
     for name in names:
-        losses[name] = _costs(asked, task, data.take(evidence.rows), evidence.predictions[name], test, seed)[rows]
+        losses[name] = _costs(asked, task, asked_rows, evidence.predictions[name], test, seed)[rows]
         own, raw = valid_rows[name]
         place = {int(r): i for i, r in enumerate(own)}
         calibrated = task.calibrated(raw, task.calibration(task.truth(data.take(own)), raw))[[place[int(r)] for r in shared]]
-        held = _costs(asked, task, data.take(shared), calibrated, valid, seed)
+        held = _costs(asked, task, held_rows, calibrated, valid, seed)
         told[name] = float(held[np.concatenate(valid)].mean()) if valid else float(losses[name].mean())
     best = min(told, key=lambda n: (told[n], n))
-    rule = _costs(asked, task, data.take(evidence.rows), evidence.predictions[best], test, seed, rule=True)[rows]
+    rule = _costs(asked, task, asked_rows, evidence.predictions[best], test, seed, rule=True)[rows]
     share = len(np.concatenate(valid)) / (len(np.concatenate(valid)) + len(rows)) if valid else 0.0
     judged = replace(evidence, trials={n: evidence.trials[n] for n in names}, losses=losses, valid=told, predictions={n: evidence.predictions[n][rows] for n in names},
                      test=evidence.test.take(rows), clusters=evidence.clusters[rows], rows=evidence.rows[rows], seeds={},
@@ -108,14 +109,7 @@ def _common(rows: list[np.ndarray]) -> np.ndarray:
 
 def _origins(rows: Dataset) -> list[np.ndarray]:
     """Row numbers of each origin at which all series are asked, in order of time."""
-    ids = rows.frame[rows.schema.group].to_numpy() if rows.schema.group else np.zeros(len(rows))
-    if ORIGIN in rows.frame.columns:
-        code = np.unique(rows.frame[ORIGIN].to_numpy(), return_inverse=True)[1]
-    else:  # the k-th origin of each series
-        code = np.zeros(len(rows), dtype=np.int64)
-        seen: dict[Any, int] = {}
-        for i, name in enumerate(ids):
-            code[i] = seen[name] = seen.get(name, -1) + 1
+    code = origins_of(rows)
     parts = [np.flatnonzero(code == k) for k in range(int(code.max(initial=-1)) + 1)]
     most = max((len(p) for p in parts), default=0)
     return [p for p in parts if len(p) == most]
@@ -127,9 +121,8 @@ def _spread(origins: list[np.ndarray], affordable: int) -> list[np.ndarray]:
     return [origins[i] for i in np.unique(np.linspace(0, len(origins) - 1, min(most, len(origins))).astype(int))] if origins else []
 
 
-def _quantiles(task: Task, rows: Dataset, prediction: np.ndarray, some: np.ndarray) -> Quantiles:
-    ids = tuple(str(i) for i in rows.frame[rows.schema.group][some].to_list()) if rows.schema.group else tuple(str(i) for i in range(len(some)))
-    return Quantiles(tuple(task.levels), task.floored(prediction[some], rows.take(some)), ids, _times(task, rows, some))  # type: ignore[attr-defined]
+def _names(rows: Dataset, some: np.ndarray) -> tuple[str, ...]:
+    return tuple(str(i) for i in rows.frame[rows.schema.group][some].to_list()) if rows.schema.group else tuple(str(i) for i in range(len(some)))
 
 
 def _times(task: Task, rows: Dataset, some: np.ndarray) -> tuple[str, ...]:
@@ -138,23 +131,15 @@ def _times(task: Task, rows: Dataset, some: np.ndarray) -> tuple[str, ...]:
     return tuple(str(k + 1) for k in range(task.horizon))  # type: ignore[attr-defined]
 
 
-def _costs(asked: Asked, task: Task, rows: Dataset, prediction: np.ndarray, origins: list[np.ndarray], seed: int, *, rule: bool = False) -> np.ndarray:
-    """(n,) what each row's share of its origin's plan cost; NaN for rows that were not planned."""
+def _costs(asked: Asked, task: Task, rows: Dataset, prediction: np.ndarray | None, origins: list[np.ndarray], seed: int, *, rule: bool = False) -> np.ndarray:
+    """(n,) what each row's share of its origin's plan cost; NaN for rows that were not planned. prediction None: the oracle's, who knows the truth."""
     out, truth = np.full(len(rows), np.nan), task.truth(rows)
     for some in origins:
-        quantiles = _quantiles(task, rows, prediction, some)
+        known, names, times = _known(truth[some]), _names(rows, some), _times(task, rows, some)
+        quantiles = Quantiles.exact(known, names, times) if prediction is None else Quantiles(
+            tuple(task.levels), task.floored(prediction[some], rows.take(some)), names, times)  # type: ignore[attr-defined]
         plan = asked.decision.rule(asked.problem, quantiles) if rule else asked.decision.solve(asked.problem, quantiles, seconds=SOLVE_S, seed=seed)
-        out[some] = _paid(asked, plan, _known(truth[some]), quantiles)
-    return out
-
-
-def _oracle(asked: Asked, task: Task, rows: Dataset, origins: list[np.ndarray], seed: int) -> np.ndarray:
-    out, truth = np.full(len(rows), np.nan), task.truth(rows)
-    for some in origins:
-        ids = tuple(str(i) for i in rows.frame[rows.schema.group][some].to_list()) if rows.schema.group else tuple(str(i) for i in range(len(some)))
-        known = _known(truth[some])
-        quantiles = Quantiles.exact(known, ids, _times(task, rows, some))
-        out[some] = _paid(asked, asked.decision.solve(asked.problem, quantiles, seconds=SOLVE_S, seed=seed), known, quantiles)
+        out[some] = _paid(asked, plan, known, quantiles)
     return out
 
 

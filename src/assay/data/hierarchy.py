@@ -6,7 +6,7 @@ import numpy as np
 
 from assay.data.dataset import Dataset
 from assay.data.grid import steps_since
-from assay.data.history import ORIGIN, TOTAL, About, histories
+from assay.data.history import TOTAL, About, histories, is_total, origins_of
 from assay.data.series import Collection, Series
 from assay.errors import InputError
 from assay.words import Text, say
@@ -22,7 +22,7 @@ def with_totals(found: Collection, columns: tuple[str, ...], notes: list[Text]) 
     for name in columns:
         if name not in found.kinds:
             raise InputError("'{name}' cannot group the series: it is not there, or it changes within a series. There are: {columns}.", name=name, columns=sorted(found.kinds))
-    if any("=" in s.id or s.id == TOTAL for s in found.series):
+    if any(is_total(s.id) for s in found.series):
         raise InputError("The name of a series holds '=' or is '*', which is how totals are called. Rename it, or leave --hierarchy out.")
     out = list(found.series)
     groups = [(TOTAL, None, None)] + [(f"{c}={_label(v)}", c, v) for c in columns for v in dict.fromkeys(s.static.get(c) for s in found.series) if v is not None]
@@ -62,14 +62,14 @@ def coherent(cube: np.ndarray, asked: Dataset) -> np.ndarray:
     if about is None or not about.hierarchy:
         return cube
     rows = histories(asked)
-    at = asked.frame[ORIGIN].rank("dense").to_numpy() if ORIGIN in asked.frame.columns else np.zeros(len(rows))
+    at = origins_of(asked)
     out, middle = cube.copy(), cube.shape[2] // 2
     nodes = len({one.id for one in rows})
     for origin in np.unique(at):
         some = np.flatnonzero(at == origin)
         if len(some) != nodes:
             continue
-        bottom = [i for i in some if rows[i].id != TOTAL and "=" not in rows[i].id]
+        bottom = [i for i in some if not is_total(rows[i].id)]
         sums = np.array([[rows[i].id in (TOTAL, rows[j].id) or _within(rows[i].id, rows[j].static) for j in bottom] for i in some], dtype=np.float64)
         base = cube[some, :, middle]
         spread = (cube[some, :, -1] - cube[some, :, 0]).mean(axis=1)

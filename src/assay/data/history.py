@@ -91,6 +91,22 @@ def histories(data: Dataset) -> list[History]:
     return out
 
 
+def origins_of(data: Dataset) -> np.ndarray:
+    """Codes of the rows' origins, (n,), in order of time; without times the k-th origin of each series."""
+    if ORIGIN in data.frame.columns:
+        return np.unique(data.frame[ORIGIN].to_numpy(), return_inverse=True)[1]
+    ids = data.frame[data.schema.group].to_list() if data.schema.group in data.frame.columns else [""] * len(data)
+    out, seen = np.zeros(len(data), dtype=np.int64), dict[str, int]()
+    for i, name in enumerate(ids):
+        out[i] = seen[name] = seen.get(name, -1) + 1
+    return out
+
+
+def is_total(name: str) -> bool:
+    """Whether a series of a hierarchy is a sum of others."""
+    return name == TOTAL or "=" in name
+
+
 def futures(data: Dataset) -> np.ndarray:
     """The answers, float64 (n, horizon), NaN where a step is missing."""
     cells = [np.frombuffer(cell, dtype="<f4") for cell in data.y.to_list()]

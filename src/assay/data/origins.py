@@ -8,7 +8,7 @@ import numpy as np
 
 from assay.data.dataset import Column, Dataset, Schema
 from assay.data.grid import at_step, split_frequency
-from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, TOTAL, About, History, frame_of, row_of
+from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, About, History, frame_of, is_total, row_of
 from assay.data.media import packed
 from assay.data.series import Collection, Series
 from assay.errors import InputError, TaskError
@@ -106,7 +106,7 @@ def asked(found: Collection, schema: Schema) -> Dataset:
         if not len(one.values):
             raise InputError("The series '{id}' has no value yet, so there is nothing to go on. Leave it out, or give it one.", id=one.id)
         history = upto(one, len(one.values), same, about.horizon, MOST_HISTORY)
-        if known and np.isnan(history.ahead).any() and one.id != TOTAL and not (about.hierarchy and "=" in one.id):
+        if known and np.isnan(history.ahead).any() and not (about.hierarchy and is_total(one.id)):
             raise InputError("'{names}' must be known for the next {horizon} steps of '{id}': add rows with its values and an empty '{value}'.", names=list(known),
                              horizon=about.horizon, id=one.id, value=about.value)
         rows.append(row_of(history, about.horizon, wanted))

@@ -11,7 +11,7 @@ import polars as pl
 from assay.data.dataset import Column, Dataset, Schema
 from assay.data.grid import times_after
 from assay.data.hierarchy import coherent
-from assay.data.history import HISTORY, ORIGIN, PART, History, frame_of, futures, histories, row_of
+from assay.data.history import HISTORY, ORIGIN, PART, History, frame_of, futures, histories, origins_of, row_of
 from assay.data.media import packed
 from assay.data.origins import About
 from assay.data.split import Split
@@ -186,21 +186,11 @@ class Forecast(Task):
         part = data.frame[PART].to_numpy()
         test, train = np.flatnonzero(part == "test"), np.flatnonzero(part != "test")
         series = data.frame[data.schema.group][test].rank("dense").to_numpy().astype(np.int64) - 1 if data.schema.group else np.zeros(len(test), dtype=np.int64)
-        when = self._when(data.take(test), series)
+        when = origins_of(data.take(test))
         count = int(when.max(initial=0)) + 1
         if len(np.unique(series)) < 10 and count > 2:  # too few series: stretches of time instead, as long as the cube root of their number (Kuensch 1989)
             series = when // max(1, round(count ** (1 / 3)))
         return [Split("origins", train, test, np.unique(series, return_inverse=True)[1])]
-
-    @staticmethod
-    def _when(rows: Dataset, series: np.ndarray) -> np.ndarray:
-        """Codes of the origins, (n,), in order of time; without times the k-th origin of each series."""
-        if ORIGIN in rows.frame.columns:
-            return np.unique(rows.frame[ORIGIN].to_numpy(), return_inverse=True)[1]
-        out, seen = np.zeros(len(rows), dtype=np.int64), dict[int, int]()
-        for i, code in enumerate(series.tolist()):
-            out[i] = seen[code] = seen.get(code, -1) + 1
-        return out
 
     def holdout(self, train: Dataset, *, share: float = 0.2, seed: int = 0, most: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
         """(rest, held): the origins kept for validation are held out, at most `most` of them."""
