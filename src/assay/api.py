@@ -101,11 +101,9 @@ def run(
     with Workers(IMPORTS) as workers:
         asked = _ask(source, case, folder.path / "columns", observe)
         case = asked.case
-        for note in (*(columns_read(asked.data.schema) if asked.task.by_rows else ()), *asked.notes):
+        for note in _told(asked):
             observe(note)
-        findings = [] if case.work or not asked.task.by_rows else _findings(asked, case, seconds=min(10.0, 0.05 * case.time_s))
-        if case.work and asked.task.by_rows:
-            findings = _findings(asked, case, seconds=UNLIMITED)
+        findings = _findings(asked, case, seconds=UNLIMITED if case.work else min(10.0, 0.05 * case.time_s))
         for finding in findings[:MOST_SHOWN]:
             observe(finding.text)
         entries = line_up(case, asked.task, asked.data.schema)
@@ -133,12 +131,10 @@ def look(source: Any, *, target: str | None = None, seconds: float = 60.0, obser
     case = _case(source, target, options)
     asked = _ask(source, case, None, observe)
     case = asked.case
-    for note in (*(columns_read(asked.data.schema) if asked.task.by_rows else ()), *asked.notes):
+    for note in _told(asked):
         observe(note)
-    if not asked.task.by_rows:
-        return Looked([])
     found = _findings(asked, case, seconds=seconds)
-    suspects = label_errors(asked.data, asked.task, seed=case.seed, seconds=seconds)
+    suspects = label_errors(asked.data, asked.task, seed=case.seed, seconds=seconds) if asked.task.by_rows else None
     looked = Looked(sorted([*found, *([suspects] if suspects else [])], key=lambda f: LEVELS.index(f.level)))
     looked.target = case.target
     return looked
@@ -171,14 +167,13 @@ def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[
             raise InputError("Plans are made for series, not for totals: --decide and --hierarchy do not go together.")
         if case.country:
             holidays_of(case.country, 2020, 2020)
-        if case.decide:
-            Asked.of(case.decide)  # a wrong problem is said now, not after the contest
+        plan = Asked.of(case.decide) if case.decide else None  # a wrong problem is said now, not after the contest
         reading = read_series(source, target=case.target or None, group=case.group, time=case.time_column, known=case.known, horizon=case.horizon, season=case.season,
                               kinds=case.kinds, drop=case.drop, query=case.query, memory_mb=case.memory_mb, timeout_s=case.time_s, hierarchy=case.hierarchy)
         series = reading.dataset
         task = find("forecast").of(series, **task_options(case))
-        if case.decide:
-            fits(Asked.of(case.decide), task, series)
+        if plan is not None:
+            fits(plan, task, series)
         return _Asked(series, replace(case, target=series.schema.target or ""), task, reading.notes)
     reading = read(source, target=case.target or None, kinds=case.kinds, group=case.group, time=case.time_column, query=case.query,
                    memory_mb=case.memory_mb, timeout_s=case.time_s, seed=case.seed, folder=folder, drop=case.drop, choose=True,
@@ -193,7 +188,15 @@ def _ask(source: Any, case: Case, folder: Path | None = None, observe: Callable[
     return _Asked(data, case, task, [*reading.notes, *notes, *missing, why, *([belongs] if belongs else [])], reading.shelf)
 
 
+def _told(asked: _Asked) -> list[Text]:
+    """What was read, for the user: the columns of rows, and what was noticed; of series the notes say all."""
+    return [*(columns_read(asked.data.schema) if asked.task.by_rows else ()), *asked.notes]
+
+
 def _findings(asked: _Asked, case: Case, *, seconds: float) -> list[Finding]:
+    """Findings are about rows; the origins of a series are none."""
+    if not asked.task.by_rows:
+        return []
     return findings(asked.data, labels=asked.task.name != "regress", seed=case.seed, seconds=seconds)
 
 

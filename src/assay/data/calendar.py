@@ -6,10 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from assay.data.grid import split_frequency, times_after
+from assay.data.grid import months_of, seconds_of, times_after
 from assay.errors import InputError, MissingExtra
 
-_SECONDS = {"ns": 0, "us": 0, "ms": 0, "s": 1, "m": 60, "h": 3600, "d": 86400, "b": 86400, "w": 604800}
 FAR = 10  # days: a holiday further away is as good as none
 
 
@@ -18,10 +17,9 @@ class Calendar:
     ('CN', 'DE', 'US-CA'), '' for none. Raises InputError for an unknown country, MissingExtra without the package."""
 
     def __init__(self, frequency: str, country: str = "") -> None:
-        count, unit = split_frequency(frequency) if frequency else (0, "")
         self.frequency = frequency
-        self.months = count * {"mo": 1, "q": 3, "y": 12}.get(unit, 0)
-        self.seconds = count * _SECONDS.get(unit, 0)
+        self.months = months_of(frequency) if frequency else 0
+        self.seconds = int(seconds_of(frequency)) if frequency and not self.months else 0
         self.country = country if 0 < self.seconds <= 86400 else ""
         names: list[str] = []
         if 0 < self.seconds < 86400:

@@ -22,6 +22,18 @@ def split_frequency(frequency: str) -> tuple[int, str]:
     return int(frequency[: len(frequency) - len(unit)] or 1), unit
 
 
+def months_of(frequency: str) -> int:
+    """Months of a step; 0 where it is a fixed time."""
+    count, unit = split_frequency(frequency)
+    return count * _MONTHS.get(unit, 0)
+
+
+def seconds_of(frequency: str) -> float:
+    """How long a step is; a month counts 30.4 days, a working day one."""
+    count, unit = split_frequency(frequency)
+    return months_of(frequency) * 30.4 * 86400 or count * (_US["d"] if unit == "b" else _US[unit]) / 1e6
+
+
 def frequency_of(*series: np.ndarray) -> str:
     """The usual step of one or several series of stamps (datetime64, any order); '1d' where no series has two."""
     each = [s for s in (np.unique(one.astype("datetime64[us]")) for one in series) if len(s) > 1]

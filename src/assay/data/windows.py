@@ -223,8 +223,8 @@ def begun(train: Dataset) -> dict[str, tuple[int, Any]]:
     channels = next(len(c.channels or ("",)) for c in train.schema.columns if c.name == HISTORY)
     ids = [str(i) for i in frame[train.schema.group].to_list()] if train.schema.group in frame.columns else [""] * frame.height
     whens = frame[ORIGIN].to_numpy() if ORIGIN in frame.columns else np.full(frame.height, np.datetime64("NaT"))
-    for name, cell, when in zip(ids, frame[HISTORY].to_list(), whens, strict=True):
-        known = len(cell) // (4 * channels) if cell is not None else 0
+    for name, size, when in zip(ids, frame[HISTORY].bin.size().fill_null(0).to_list(), whens, strict=True):
+        known = size // (4 * channels)
         if name not in out or known >= out[name][0]:
             out[name] = (known, None if np.isnat(when) else when)
     return out

@@ -112,7 +112,7 @@ class Decision(ABC):
         """The problem in a TOML table. place: the folder that file names in it are relative to. Raises InputError: what was found, what was expected."""
 
     def problem_file(self, path: Path) -> Any:
-        """The problem in a file of one of the kinds in `reads`. Raises InputError."""
+        """The problem in a file of one of the kinds in `reads`; a decision that names some has to bring this. Raises InputError."""
         raise NotImplementedError
 
     @abstractmethod

@@ -22,7 +22,7 @@ def fans(task: Task, test: Dataset, prediction: np.ndarray, losses: np.ndarray) 
     prediction: calibrated, (n, width). losses: (n,). history: the last steps before the origin, at most three horizons; None for a missing one.
     """
     order = np.argsort(losses, kind="stable")
-    n, middle, taken = len(order), len(order) // 2, set[int]()
+    middle, taken = len(order) // 2, set[int]()
     picked: list[tuple[str, int]] = []
     for which, count in SHOWN:
         pool = order[::-1] if which == "worst" else order if which == "best" else np.r_[order[middle:], order[:middle]]
@@ -31,7 +31,7 @@ def fans(task: Task, test: Dataset, prediction: np.ndarray, losses: np.ndarray) 
         picked += [(which, i) for i in fresh]
     cube, truth = task.cube(prediction), task.truth(test)  # type: ignore[attr-defined]
     out = []
-    for which, i in picked[: max(1, n)]:
+    for which, i in picked:
         one = histories(test.take(np.array([i])))[0]
         past = one.values[-max(3 * task.horizon, 24) :][-MOST_POINTS:]  # type: ignore[attr-defined]
         out.append({"id": one.id, "which": which, "loss": round(float(losses[i]), 5), "origin": None if one.origin is None else str(one.origin)[:19],
@@ -45,7 +45,7 @@ def shape_of(task: Task, test: Dataset, prediction: np.ndarray, losses: np.ndarr
     cube, truth, scale = task.cube(prediction), task.truth(test), task.scales(test)  # type: ignore[attr-defined]
     loss = pinball(truth, cube, task.levels).mean(axis=2) / scale[:, None]  # type: ignore[attr-defined]
     parts = [p for p in np.array_split(np.arange(loss.shape[1]), min(60, loss.shape[1])) if np.isfinite(loss[:, p]).any()]  # of a step that is always missing nothing is known
-    size = np.array([float(np.nanmean(np.abs(h.values))) if np.isfinite(h.values).any() else 0.0 for h in histories(test)])
+    size = task.sizes(test)  # type: ignore[attr-defined]
     fifths = [p for p in np.array_split(np.argsort(size, kind="stable"), min(SIZES, max(1, len(size) // 8))) if len(p)]
     known = np.isfinite(truth)
     return {"by_step": [[int(p[0]) + 1, round(float(np.nanmean(loss[:, p])), 6)] for p in parts],

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.grid import times_after
-from assay.data.history import HISTORY, ORIGIN, History
+from assay.data.grid import seconds_of, times_after
+from assay.data.history import ORIGIN, History
+from assay.data.windows import begun
 from assay.neural.rows import Rows
 
 SLOTS = (512, 8192)  # windows of a pass over the series: at least and at most
@@ -23,8 +24,6 @@ LATE_SHARE = 0.2  # of a series' steps that may be kept for judging
 SMOOTHEST = 20.0  # times its unit that a window may spread
 SEASONS = 4  # whose mean at a step's place stands beside the step, however far back they reach
 OWN = 3  # channels of the steps to be forecast that every window has
-_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_MONTHS = {"mo": 1, "q": 3, "y": 12}
 
 
 @dataclass(frozen=True)
@@ -299,16 +298,15 @@ def carried(values: np.ndarray, season: int) -> tuple[np.ndarray, int]:
 
 def next_steps(train: Any, series: Sequence[History], frequency: str) -> list[np.datetime64 | None]:
     """The time after the last step of each of `latest(train)`, None where the rows have no times."""
-    frame, group = train.frame, train.schema.group
-    if ORIGIN not in frame.columns or not frequency:
+    if ORIGIN not in train.frame.columns or not frequency:
         return [None] * len(series)
-    ids = frame[group].to_list() if group in frame.columns else [""] * frame.height
-    begun: dict[str, tuple[int, np.datetime64]] = {}  # steps of the longest history of each, and the time of the next
-    for name, cell, origin in zip(map(str, ids), frame[HISTORY].bin.size().fill_null(0).to_list(), frame[ORIGIN].to_numpy(), strict=True):
-        steps = cell // (4 * (1 + len(series[0].names)))
-        if name not in begun or steps >= begun[name][0]:
-            begun[name] = (steps, origin)
-    return [one.origin if one.origin is not None else None if np.isnat(begun[one.id][1]) else times_of(begun[one.id][1], np.array([len(one.values) - begun[one.id][0]]), frequency)[0] for one in series]
+    ends = begun(train)
+
+    def after(one: History) -> np.datetime64 | None:
+        known, when = ends[one.id]
+        return one.origin if one.origin is not None or when is None else times_of(when, np.array([len(one.values) - known]), frequency)[0]
+
+    return [after(one) for one in series]
 
 
 def times_of(start: np.datetime64, steps: np.ndarray, frequency: str) -> np.ndarray:
@@ -318,11 +316,9 @@ def times_of(start: np.datetime64, steps: np.ndarray, frequency: str) -> np.ndar
 
 def _phases(frequency: str, longest: int) -> tuple[str, ...]:
     """The cycles of the calendar that steps of this frequency run through at least twice, in series of this length."""
-    unit = frequency.lstrip("0123456789")
-    if not unit:
+    if not frequency:
         return ()
-    each = int(frequency[: len(frequency) - len(unit)] or 1)
-    step_s = each * (_MONTHS[unit] * 30.4 * 86400 if unit in _MONTHS else _UNITS_S.get(unit, 86400.0))
+    step_s = seconds_of(frequency)
     cycles = (("day", 86400.0), ("week", 7 * 86400.0), ("year", 365.25 * 86400))
     return tuple(name for name, cycle in cycles if 2 * step_s <= cycle * 1.01 and longest * step_s >= 2 * cycle)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from assay.neural.solver import Linear
 HIDES = ("[MASK]", "<mask>")  # the piece of which a model knows that it may stand for any other
 
 
-class Grounds:
+class Grounds(ABC):
     """For models that answer by an ONNX network, inputs in, features out, and a line over the features."""
 
     inputs: Inputs
@@ -26,8 +27,8 @@ class Grounds:
     line: Linear
     scale: Scale
 
-    def predict(self, asked: Dataset) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def predict(self, asked: Dataset) -> np.ndarray: ...
 
     def gradients(self, asked: Dataset, column: str, codes: np.ndarray) -> list[Any] | None:
         """What each piece of the texts in `column` adds to the answers `codes` (n,), by integrated gradients: `places.Marks`. A text is compared with one whose

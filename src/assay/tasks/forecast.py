@@ -38,7 +38,7 @@ class Forecast(Task):
 
     def __init__(self, *, horizon: int, season: int = 1, frequency: str = "", levels: tuple[float, ...] = LEVELS, loss: str = "quantile", value: str = "value") -> None:
         self.horizon, self.season, self.frequency, self.levels, self.loss, self.value = horizon, season, frequency, tuple(levels), loss, value
-        self._scales: list[tuple[pl.DataFrame, np.ndarray]] = []
+        self._measured: list[tuple[pl.DataFrame, np.ndarray]] = []
 
     @classmethod
     def refuses(cls, data: Dataset) -> Text | None:
@@ -70,12 +70,21 @@ class Forecast(Task):
 
     def scales(self, data: Dataset, *, squared: bool = False) -> np.ndarray:
         """(n,), above zero: the mean absolute (squared: root mean squared) difference of steps a season apart; of a constant series its level, of nothing at all 1."""
-        for frame, both in self._scales:  # an ensemble is chosen by some thousand looks at the same rows
+        return self._measures(data)[int(squared)]
+
+    def sizes(self, data: Dataset) -> np.ndarray:
+        """(n,): the mean absolute value of the row's own history, 0 where nothing is known of it."""
+        return self._measures(data)[2]
+
+    def _measures(self, data: Dataset) -> np.ndarray:
+        """(3, n): both scales and the size. An ensemble is chosen by some thousand looks at the same rows, and every candidate is drawn from them."""
+        for frame, known in self._measured:
             if frame is data.frame:
-                return both[int(squared)]
-        both = np.array([[scale_of(h.values, self.season), scale_of(h.values, self.season, squared=True)] for h in histories(data)]).reshape(-1, 2).T
-        self._scales = [*self._scales[-3:], (data.frame, both)]
-        return both[int(squared)]
+                return known
+        known = np.array([[scale_of(h.values, self.season), scale_of(h.values, self.season, squared=True),
+                           float(np.nanmean(np.abs(h.values))) if np.isfinite(h.values).any() else 0.0] for h in histories(data)]).reshape(-1, 3).T
+        self._measured = [*self._measured[-3:], (data.frame, known)]
+        return known
 
     def losses(self, train: Dataset, test: Dataset, prediction: np.ndarray) -> np.ndarray:
         return self._losses(self.truth(test), prediction) / self.scales(test)
