@@ -9,7 +9,6 @@ Results go to $ASSAY_FORECASTS (default /tmp/assay-forecasts); a set that is the
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -20,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import polars as pl
+from contests import best_of, played
 from machine import publish
 
 import assay
@@ -48,17 +48,8 @@ def main() -> None:
         print("forecast: skipped, the folder of open datasets is absent")
         return
     rows = []
-    for name in given.sets:
-        folder = OUT / name
-        if not (folder / "verdict.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                assay.run(DATA / SETS[name][0], task="forecast", out=folder, time=given.time, **SETS[name][1])
-            except Exception as error:  # a set that breaks is said, and the others go on
-                print(name, type(error).__name__, error, flush=True)
-                continue
-            shutil.rmtree(folder / "models", ignore_errors=True)
-        rows.append(line(name, json.loads((folder / "verdict.json").read_text(encoding="utf-8"))))
+    for name, verdict in played(given.sets, OUT, lambda name, folder: assay.run(DATA / SETS[name][0], task="forecast", out=folder, time=given.time, **SETS[name][1])):
+        rows.append(line(name, verdict))
         print(rows[-1], flush=True)
     publish("forecast", f"## Forecasts\n\n`python bench/forecast.py`: the whole contest, {given.time} each. The best of every rung by test loss (scaled quantile loss), with its 95 % interval, MASE, "
             "and the share of truths within its 80 % interval.", ["set", "origins that judge", "seasonal naive", "classical", "from scratch", "pre-trained", "outcome"], rows)
@@ -69,11 +60,10 @@ def main() -> None:
 def line(name: str, verdict: dict[str, Any]) -> list[str]:
     cells = []
     for rung in ("naive", "classical", "scratch", "pretrained"):
-        done = [r for r in verdict["scoreboard"] if r["status"] == "done" and r["rung"] == rung]
-        if not done:
+        best = best_of(verdict, rung)
+        if best is None:
             cells.append("-")
             continue
-        best = min(done, key=lambda r: r["loss"])
         own = best["metrics"]
         cells.append(f"{'' if rung == 'naive' else best['candidate'] + ' '}{best['loss']:.3f} [{best['low']:.3f}, {best['high']:.3f}], MASE {own['mase']['value']:.3f}, {own['coverage']['value']:.0%}")
     return [name, f"{verdict['data']['test_rows']:,}", *cells, verdict["outcome"].replace("_", " ")]

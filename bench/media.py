@@ -9,13 +9,12 @@ a set that is there is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from contests import best_of, played
 from machine import publish
 
 import assay
@@ -63,17 +62,8 @@ def main() -> None:
         print("media: skipped, the folder of open datasets is absent")
         return
     rows = []
-    for name in given.sets:
-        folder = OUT / name
-        if not (folder / "verdict.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                assay.run(source(name), out=folder, time=given.time, **SETS[name][1])
-            except Exception as error:  # a set that breaks is said, and the others go on
-                print(name, type(error).__name__, error, flush=True)
-                continue
-            shutil.rmtree(folder / "models", ignore_errors=True)
-        rows.append(line(name, json.loads((folder / "verdict.json").read_text(encoding="utf-8"))))
+    for name, verdict in played(given.sets, OUT, lambda name, folder: assay.run(source(name), out=folder, time=given.time, **SETS[name][1])):
+        rows.append(line(name, verdict))
         print(rows[-1], flush=True)
     publish("media", f"## Pictures, sounds, sequences and texts\n\n`python bench/media.py`: the whole contest, {given.time} each. The best of every rung by test loss, with its accuracy (or RMSE) and the 95 % "
             "interval of its loss. Sub-sets of the published sets, so figures from papers are no yardstick.",
@@ -83,11 +73,10 @@ def main() -> None:
 def line(name: str, verdict: dict[str, Any]) -> list[str]:
     cells = []
     for rung in ("classical", "scratch", "pretrained"):
-        done = [r for r in verdict["scoreboard"] if r["status"] == "done" and r["rung"] == rung]
-        if not done:
+        best = best_of(verdict, rung)
+        if best is None:
             cells.append("-")
             continue
-        best = min(done, key=lambda r: r["loss"])
         figure = f"{best['metrics']['accuracy']['value']:.1%}" if "accuracy" in best["metrics"] else f"RMSE {best['metrics']['rmse']['value']:.2f}"
         cells.append(f"{best['candidate']} {figure}, loss {best['loss']:.3g} [{best['low']:.3g}, {best['high']:.3g}]")
     return [name, f"{verdict['data']['test_rows']:,}", *cells, verdict["outcome"].replace("_", " ")]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.contest.folder import finite
 from assay.decide.base import Decision, Plan, Quantiles
 from assay.decide.reading import read_problem
 from assay.errors import InputError, MissingExtra
@@ -46,7 +47,7 @@ class Decided:
         return 1 - self.plan.cost / self.rule.cost
 
     def json(self) -> dict[str, Any]:
-        return _finite({"kind": self.kind, "plan": self.plan.json(), "rule": {"name": self.rule_name, **self.rule.json()}, "saving": self.saving,
+        return finite({"kind": self.kind, "plan": self.plan.json(), "rule": {"name": self.rule_name, **self.rule.json()}, "saving": self.saving,
                         "realised": {k: {"cost": float(v.sum()), "parts": v.tolist()} for k, v in self.realised.items()}})
 
 
@@ -165,14 +166,3 @@ def plain(decided: Decided, lang: str) -> Sequence[str]:
 
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1e5 or float(value).is_integer() else f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: it becomes null."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -25,6 +25,14 @@ class Found:
         return {"status": self.status, "seconds": round(self.seconds, 3), "solver": "HiGHS", **finite}
 
 
+def highs(cost: np.ndarray, *, low: np.ndarray, high: np.ndarray, whole: np.ndarray, matrix: Any, row_low: np.ndarray, row_high: np.ndarray, seconds: float, gap: float) -> Any:
+    """What scipy's HiGHS (Huangfu & Hall 2018) says of min cost @ x, low <= x <= high, row_low <= matrix @ x <= row_high."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    return milp(cost, integrality=whole, bounds=Bounds(low, high), constraints=[LinearConstraint(matrix, row_low, row_high)] if len(row_low) else [],
+                options={"time_limit": max(float(seconds), 0.05), "mip_rel_gap": gap})
+
+
 class Program:
     """min cost @ x over blocks of variables and rows of constraints."""
 
@@ -60,17 +68,14 @@ class Program:
         self._rows += count
 
     def solve(self, seconds: float, *, gap: float = 1e-4) -> Found:
-        from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
-        began = time.monotonic()
-        constraints = []
-        if self._rows:
-            row, column, factor = (np.concatenate([e[i] for e in self._entries]) for i in range(3))
-            matrix = csr_array((factor, (row, column)), shape=(self._rows, self._size))
-            constraints = [LinearConstraint(matrix, np.concatenate([s[0] for s in self._sides]), np.concatenate([s[1] for s in self._sides]))]
-        result = milp(np.concatenate(self._cost), integrality=np.concatenate(self._whole), bounds=Bounds(np.concatenate(self._low), np.concatenate(self._high)),
-                      constraints=constraints, options={"time_limit": max(float(seconds), 0.05), "mip_rel_gap": gap})
+        began, none = time.monotonic(), np.zeros(0)
+        row, column, factor = (np.concatenate([none, *(e[i] for e in self._entries)]) for i in range(3))
+        matrix = csr_array((factor, (row.astype(np.int64), column.astype(np.int64))), shape=(self._rows, self._size))
+        row_low, row_high = (np.concatenate([none, *(s[i] for s in self._sides)]) for i in range(2))
+        result = highs(np.concatenate(self._cost), low=np.concatenate(self._low), high=np.concatenate(self._high), whole=np.concatenate(self._whole), matrix=matrix,
+                       row_low=row_low, row_high=row_high, seconds=seconds, gap=gap)
         took = time.monotonic() - began
         if result.x is None:
             return Found({2: "infeasible", 3: "unbounded"}.get(result.status, "none"), None, np.inf, _finite(result.get("mip_dual_bound"), -np.inf), np.inf, took)

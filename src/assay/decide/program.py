@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from assay.decide.base import Plan
+from assay.decide.milp import highs
 from assay.words import Text, say
 
 
@@ -120,12 +121,9 @@ class Program:
         return matrix, np.array([row[2] for row in self._rows]), np.array([row[3] for row in self._rows])
 
     def _highs(self, cost: np.ndarray, rows: tuple[Any, np.ndarray, np.ndarray], seconds: float, gap: float, slacks: int = 0) -> Answer:
-        from scipy.optimize import Bounds, LinearConstraint, milp
-
         low, high = np.concatenate([*self._low, np.zeros(slacks)]), np.concatenate([*self._high, np.full(slacks, np.inf)])
         whole = np.concatenate([*self._whole, np.zeros(slacks)])
-        constraints = [LinearConstraint(rows[0], rows[1], rows[2])] if len(rows[1]) else []
-        done = milp(cost, integrality=whole, bounds=Bounds(low, high), constraints=constraints, options={"time_limit": max(seconds, 0.05), "mip_rel_gap": gap})
+        done = highs(cost, low=low, high=high, whole=whole, matrix=rows[0], row_low=rows[1], row_high=rows[2], seconds=seconds, gap=gap)
         if done.x is None:
             return Answer(None, np.inf, "infeasible" if done.status == 2 else "unknown")
         x = np.where(whole > 0, np.round(done.x), done.x)

@@ -21,7 +21,7 @@ from assay.errors import EndpointError, InputError
 from assay.families.base import Budget, Candidate, Model, TooSlow
 from assay.neural.answers import Answers
 from assay.neural.chat import Answer, Chat, NoTimeLeft, RequestRefused
-from assay.neural.endpoint import endpoint, is_loopback, trust, trusted
+from assay.neural.endpoint import endpoint_of, money_of, trust, trusted
 from assay.neural.labels import UNLEARNT, calibrated, learn
 from assay.neural.prompt import VERSION, Protocol, Question, row_texts
 from assay.neural.shots import MOST_POOL, Nearest, balanced, strata_of
@@ -263,14 +263,9 @@ class LLM(Model):
             facts["model"] = self.params["model"]
             if reply.model not in ("", "-", self.params["model"]):
                 facts["served_as"] = reply.model
-        money = self._money(facts["tokens_in"], facts["tokens_out"])
+        money = money_of(self.params, facts["tokens_in"], facts["tokens_out"])
         if money is not None:
             facts["money"] = money
-
-    def _money(self, tokens_in: float, tokens_out: float) -> float | None:
-        """None where no price was given: unknown is not free."""
-        price_in, price_out = self.params.get("price_in"), self.params.get("price_out")
-        return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
 
     # ---- from replies to probabilities
 
@@ -317,7 +312,7 @@ class LLM(Model):
         given = [r for r in replies if isinstance(r, Answer)]
         self.facts["tokens_in_per_row"] = sum(r.tokens_in for r in given) / len(asked)
         self.facts["tokens_out_per_row"] = sum(r.tokens_out for r in given) / len(asked)
-        if (money := self._money(self.facts["tokens_in_per_row"], self.facts["tokens_out_per_row"])) is not None:
+        if (money := money_of(self.params, self.facts["tokens_in_per_row"], self.facts["tokens_out_per_row"])) is not None:
             self.facts["money_per_row"] = money
         if given:
             milliseconds = np.array([r.seconds for r in given]) * 1000
@@ -365,17 +360,8 @@ def _affordable(plans: dict[str, tuple[int, float]], held: int, seconds: float) 
 
 
 def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
-    if not case.llm_url or not case.llm_model:
-        return say("no endpoint was given: --llm URL MODEL")
-    try:
-        endpoint(case.llm_url)
-    except InputError as error:
-        return error.text
-    if case.offline and not is_loopback(case.llm_url):
-        return say("the case is offline, and {url} is not on this machine", url=case.llm_url)
-    chinese = any(c.language == "zh" for c in schema.of_kind("text"))
-    return {"url": case.llm_url, "model": case.llm_model, "price_in": case.llm_price_in, "price_out": case.llm_price_out,
-            "lang": "zh" if chinese else "en"}
+    found = endpoint_of(case)
+    return found if isinstance(found, Text) else found | {"lang": "zh" if any(c.language == "zh" for c in schema.of_kind("text")) else "en"}
 
 
 llm = Candidate(

@@ -20,7 +20,7 @@ from assay.errors import EndpointError, InputError
 from assay.families.base import Budget, Candidate, Model, TooSlow
 from assay.neural.answers import Answers
 from assay.neural.chat import Answer, Chat, NoTimeLeft, RequestRefused
-from assay.neural.endpoint import endpoint, is_loopback, trust, trusted
+from assay.neural.endpoint import endpoint_of, money_of, trust, trusted
 from assay.neural.forecast_levels import of_few
 from assay.neural.prompt import Protocol
 from assay.words import Text, say
@@ -157,13 +157,8 @@ class LLMForecast(Model):
                 facts["tokens_out"] += reply.tokens_out
                 facts["seconds_asked"] += reply.seconds
                 facts["model"] = self.params["model"]
-        if (money := self._money(facts["tokens_in"], facts["tokens_out"])) is not None:
+        if (money := money_of(self.params, facts["tokens_in"], facts["tokens_out"])) is not None:
             facts["money"] = money
-
-    def _money(self, tokens_in: float, tokens_out: float) -> float | None:
-        """None where no price was given: unknown is not free."""
-        price_in, price_out = self.params.get("price_in"), self.params.get("price_out")
-        return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
 
     # ---- from replies to quantiles
 
@@ -185,7 +180,7 @@ class LLMForecast(Model):
             each = {f"{key}_per_row": sum(getattr(reply, key) for reply in given) / len(series) for key in ("tokens_in", "tokens_out")}
             milliseconds = np.array([reply.seconds for reply in given]) * 1000
             self.facts |= each | {"latency_ms": float(np.median(milliseconds)), "latency_p95_ms": float(np.quantile(milliseconds, 0.95))}
-            if (money := self._money(each["tokens_in_per_row"], each["tokens_out_per_row"])) is not None:
+            if (money := money_of(self.params, each["tokens_in_per_row"], each["tokens_out_per_row"])) is not None:
                 self.facts["money_per_row"] = money
         return out.reshape(len(series), self.task.width)
 
@@ -240,15 +235,7 @@ def spread_of(values: np.ndarray, horizon: int, season: int, levels: tuple[float
 
 
 def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
-    if not case.llm_url or not case.llm_model:
-        return say("no endpoint was given: --llm URL MODEL")
-    try:
-        endpoint(case.llm_url)
-    except InputError as error:
-        return error.text
-    if case.offline and not is_loopback(case.llm_url):
-        return say("the case is offline, and {url} is not on this machine", url=case.llm_url)
-    return {"url": case.llm_url, "model": case.llm_model, "price_in": case.llm_price_in, "price_out": case.llm_price_out}
+    return endpoint_of(case)
 
 
 llm_forecast = Candidate(

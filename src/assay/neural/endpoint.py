@@ -5,9 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
+from assay.case import Case
 from assay.errors import EndpointError, InputError
+from assay.words import Text, say
 
 _named_by_user: set[str] = set()  # hosts that a case named in this process
 
@@ -39,6 +42,25 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def endpoint_of(case: Case) -> dict[str, Any] | Text:
+    """The endpoint, model and prices that a case names, as params of a candidate, or the reason why it cannot be asked."""
+    if not case.llm_url or not case.llm_model:
+        return say("no endpoint was given: --llm URL MODEL")
+    try:
+        endpoint(case.llm_url)
+    except InputError as error:
+        return error.text
+    if case.offline and not is_loopback(case.llm_url):
+        return say("the case is offline, and {url} is not on this machine", url=case.llm_url)
+    return {"url": case.llm_url, "model": case.llm_model, "price_in": case.llm_price_in, "price_out": case.llm_price_out}
+
+
+def money_of(params: dict[str, Any], tokens_in: float, tokens_out: float) -> float | None:
+    """By the prices in `params`, per million tokens; None where none was given: unknown is not free."""
+    price_in, price_out = params.get("price_in"), params.get("price_out")
+    return None if price_in is None or price_out is None else (tokens_in * price_in + tokens_out * price_out) / 1e6
 
 
 def trust(url: str) -> None:

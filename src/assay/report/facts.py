@@ -17,7 +17,7 @@ import numpy as np
 
 from assay.case import Case
 from assay.contest.evidence import Evidence
-from assay.contest.folder import write_json
+from assay.contest.folder import finite, write_json
 from assay.contest.judge import Verdict
 from assay.data.dataset import Dataset
 from assay.data.split import Split
@@ -39,7 +39,7 @@ def facts_for_report(case: Case, task: Task, data: Dataset, splits: list[Split],
     for row in verdict.scoreboard:
         card = cards.get(row["candidate"])
         row.update({"source": card.source, "licence": card.licence} if card else {})
-    return _finite({
+    return finite({
         "format": FORMAT, **verdict.json(), "task": task.name, "loss": task.loss,
         "data": {"path": case.data, "rows": len(data), "fingerprint": about["fingerprint"], "target": case.target,
                  "columns": data.schema.json()["columns"], "group": data.schema.group, "time": data.schema.time,
@@ -167,14 +167,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return out
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: both become null."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
