@@ -21,7 +21,7 @@ def with_totals(found: Collection, columns: tuple[str, ...], notes: list[Text]) 
     """
     for name in columns:
         if name not in found.kinds:
-            raise InputError("'{name}' cannot group the series: it is not there, or it changes within a series. There are: {columns}.", name=name, columns=sorted(found.kinds))
+            raise InputError("'{name}' cannot group the series: it is not there, or it changes within a series. There are: {columns}.", name=name, columns=sorted(found.kinds) or ["–"])
     if any(is_total(s.id) for s in found.series):
         raise InputError("The name of a series holds '=' or is '*', which is how totals are called. Rename it, or leave --hierarchy out.")
     out = list(found.series)

@@ -116,7 +116,7 @@ def long(data: Dataset, *, known: tuple[str, ...], notes: list[Text], frequency:
     others = [n for n in frame.columns if n not in (target, by, time, *parts) and (kinds[n] in ("number", "category") or n in numeric or n in (fixed or {}))]
     counted = [n for n in others if kinds[n] == "number" or n in flags or n in numeric]
     if absent := [n for n in known if n not in counted]:
-        raise InputError("'{name}' is named as known ahead, but no column of numbers is called so. There are: {columns}.", name=absent[0], columns=counted)
+        raise InputError("'{name}' is named as known ahead, but no column of numbers is called so. There are: {columns}.", name=absent[0], columns=counted or ["–"])
     if fixed is not None and (lost := [n for n in fixed if n not in others]):
         raise InputError("The rows lack columns the model was trained with: {absent}.", absent=lost)
     code = np.unique(np.array(ids), return_inverse=True)[1]
