@@ -9,10 +9,10 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "assay"
 FLOORS = {"words": -2, "errors": -1, "registry": 0, "__init__": 6, "data": 1, "case": 1, "tasks": 2, "neural": 2, "decide": 2, "families": 3, "contest": 4,
-          "ship": 4, "explain": 4, "compress": 5, "report": 5, "plan": 5, "api": 6, "production": 7, "checks": 6, "cli": 8}
+          "ship": 4, "explain": 4, "compress": 5, "report": 5, "plan": 5, "api": 6, "production": 7, "checks": 6, "store": 1, "watch": 5, "deploy": 5, "connect": 5, "retrain": 7, "serve": 8, "cli": 9}
 HEAVY = {"torch", "sklearn", "lightgbm", "onnxruntime", "transformers", "tokenizers", "jinja2", "rich", "scipy", "pandas", "pyarrow", "safetensors", "optuna",
          "catboost", "xgboost", "fastexcel", "adbc_driver_postgresql", "pymysql", "openpyxl", "tabpfn", "tabicl", "onnx", "PIL", "soundfile", "peft", "captum",
-         "statsforecast", "utilsforecast", "ortools", "highspy", "pyvrp", "numba", "matplotlib", "holidays"}
+         "sqlalchemy", "alembic", "starlette", "uvicorn", "nicegui", "fastapi", "pydantic", "prometheus_client", "jwt", "mlflow", "opentelemetry", "statsforecast", "utilsforecast", "ortools", "highspy", "pyvrp", "numba", "matplotlib", "holidays"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
