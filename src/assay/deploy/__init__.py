@@ -1,0 +1,1 @@
+"""Files with which others run the service: Docker, Kubernetes, systemd, Grafana."""

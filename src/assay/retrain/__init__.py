@@ -1,0 +1,1 @@
+"""New labels, a new contest, and promotion by a test."""

@@ -1,0 +1,1 @@
+"""The service: bundles answered over HTTP, and the page."""

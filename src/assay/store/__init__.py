@@ -1,0 +1,1 @@
+"""What the service remembers: predictions, labels, versions, keys, alarms, and the audit chain."""
