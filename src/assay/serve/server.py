@@ -1,0 +1,229 @@
+"""`assay serve`: from bundles to a process (or several) that answers, and stops without losing anything."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import InputError
+from assay.serve.answering import Answering
+from assay.serve.app import Limits, Service
+from assay.serve.auth import Door
+from assay.serve.held import Shelf, named, served
+from assay.serve.metrics import Metrics, shared_by_workers
+from assay.serve.watching import Watching
+from assay.store.store import Store
+from assay.store.writer import Writer
+from assay.words import Text, say
+
+log = logging.getLogger("assay.service")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_OPTIONS = "ASSAY_SERVICE_OPTIONS"  # of the workers of one service: the path of a file
+
+
+@dataclass(frozen=True)
+class Options:
+    """bundles: 'FILE' or 'NAME=FILE'; none: what the home holds. store: URL, None for home/store.sqlite. allow_hosts: further names of the service."""
+
+    bundles: tuple[str, ...] = ()
+    home: str = "assay-home"
+    store: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    keys: bool = True
+    page: bool = True
+    keep_rows: bool = True
+    keep_media: bool = False
+    mask: bool = False
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    oidc_issuer: str | None = None
+    oidc_audience: str = ""
+    oidc_jwks: str | None = None
+    allow_hosts: tuple[str, ...] = ()
+    open_metrics: bool = False
+    max_body_mb: float = 16.0
+    answer_s: float = 30.0
+    drain_s: float = 30.0
+    check_s: float = 60.0
+    webhook: str | None = None
+    email: str | None = None
+    log_json: bool = False
+    access_log: bool = False
+    trace: bool = False
+    retrain: tuple[str, ...] = ()
+    lang: str = "en"
+
+
+def prepared(options: Options, observe: Callable[[Text], None]) -> str | None:
+    """Open the store, take the bundles in, make the first key. The secret of that key, or None if there are keys already or none is asked for."""
+    if options.host not in LOOPBACK and not options.keys:
+        raise InputError("Without keys the service answers on loopback only: leave --no-keys out, or --host.")
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise InputError("--tls-cert and --tls-key go together: the certificate, and its private key.")
+    home = Path(options.home)
+    with Store.open(_store_of(options), create=True) as store:
+        for spec in options.bundles:
+            name, path = named(spec)
+            version = served(store, home, name, path)
+            stage = store.versions.stage(name)
+            if stage is None:
+                store.versions.promote(name, version.version, "cli", "the first one")
+            elif stage.champion != version.version:
+                observe(say("'{model}': version {version} is there, and version {champion} answers. Promote it with: assay promote {model} {version}", model=name,
+                            version=version.version, champion=stage.champion))
+        if not store.versions.models():
+            raise InputError("There is no model to serve. Name a bundle: assay serve RUN/winner.assay")
+        store.audit.add("service", "service.start", {"bundles": list(options.bundles), "host": options.host, "port": options.port, "workers": options.workers, "keys": options.keys})
+        if not options.keys or any(k.revoked is None for k in store.keys.all()):
+            return None
+        return store.keys.make("first", ("predict", "feedback", "admin"))[1]
+
+
+def service(options: Options, *, worker: int = 0) -> Service:
+    """The application of one process, models loaded and warmed up."""
+    home = Path(options.home)
+    store = Store.open(_store_of(options), create=False)
+    shelf = Shelf(store, home)
+    shelf.refresh()
+    writer = Writer(store)
+    metrics = Metrics()
+    from assay.watch.alarms import Alarms
+
+    watching = Watching(shelf, store, writer, metrics, alarms=Alarms(store, webhook=options.webhook, email=options.email), every_s=options.check_s, worker=worker, leads=worker == 0)
+    media = None
+    if options.keep_media:
+        media = home / "media"
+        media.mkdir(parents=True, exist_ok=True)
+    answering = Answering(shelf, writer, keep_rows=options.keep_rows, mask=options.mask, media=media, observe=watching.answered)
+    watching.answering = answering
+    tokens = None
+    if options.oidc_issuer is not None:
+        from assay.serve.oidc import Provider
+
+        tokens = Provider(options.oidc_issuer, options.oidc_audience, jwks=options.oidc_jwks)
+    door = Door(store, required=options.keys, tokens=tokens, workers=options.workers)
+    hosts = (*LOOPBACK, "[::1]", *options.allow_hosts) if options.host in LOOPBACK or options.allow_hosts else ()
+    app = Service(shelf, store, writer, door, metrics, watching, answering, limits=Limits(body=int(options.max_body_mb * 2**20), answer_s=options.answer_s), hosts=hosts,
+                  open_metrics=options.open_metrics, tls=options.tls_cert is not None, page=_page(options), mask=options.mask, access_log=options.access_log)
+    return app
+
+
+def serve(options: Options, observe: Callable[[Text], None]) -> None:
+    """Answer until SIGTERM or Ctrl-C; requests under way are answered first."""
+    import uvicorn
+
+    secret = prepared(options, observe)
+    _logging(options)
+    common: dict[str, Any] = {
+        "host": options.host, "port": options.port, "http": "assay.serve.patience:Patient", "ws": "websockets-sansio" if options.page and options.workers == 1 else "none", "access_log": False,
+        "log_config": None, "server_header": False, "date_header": False, "timeout_keep_alive": 75, "timeout_graceful_shutdown": int(options.drain_s), "backlog": 2048, "lifespan": "on",
+        "ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key, "proxy_headers": False, "loop": "uvloop" if sys.platform != "win32" else "asyncio"}
+    if options.workers > 1:
+        with tempfile.TemporaryDirectory(prefix="assay-service-") as shared:
+            file = Path(shared) / "options.json"
+            file.write_text(json.dumps(asdict(options)), encoding="utf-8")
+            os.environ[_OPTIONS] = str(file)
+            shared_by_workers(Path(shared) / "metrics")
+            _greet(options, secret, observe)
+            uvicorn.run("assay.serve.server:_worker", factory=True, workers=options.workers, timeout_worker_healthcheck=30, **common)
+        return
+    app: Any = service(options)
+    if options.trace:
+        from assay.connect.tracing import traced
+
+        app = traced(app)
+    server = uvicorn.Server(uvicorn.Config(app, **common))
+    _greet(options, secret, observe)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has drained already
+        server.run()
+    if not server.started:
+        raise InputError("The address {host}:{port} could not be opened: another program answers there. Choose another with --port.", host=options.host, port=options.port)
+
+
+def _worker() -> Any:
+    """One of several processes; called by the server in each of them."""
+    given = json.loads(Path(os.environ[_OPTIONS]).read_text(encoding="utf-8"))
+    options = Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    _logging(options)
+    return service(options, worker=_number(Path(os.environ[_OPTIONS]).parent))
+
+
+def _number(folder: Path) -> int:
+    """0 for the worker that is first, so that one of them judges for all: a lock that the system gives back when a process ends."""
+    import fcntl
+
+    for number in range(1024):
+        held = os.open(folder / f"worker-{number}", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(held)
+            continue
+        return number
+    raise RuntimeError("more than 1024 workers")
+
+
+def _greet(options: Options, secret: str | None, observe: Callable[[Text], None]) -> None:
+    scheme = "https" if options.tls_cert else "http"
+    host = f"[{options.host}]" if ":" in options.host else options.host if options.host not in ("0.0.0.0",) else "127.0.0.1"
+    url = f"{scheme}://{host}:{options.port}"
+    if options.host not in LOOPBACK and not options.tls_cert:
+        observe(say("Keys and rows travel unencrypted: others on the network can read them. Give --tls-cert and --tls-key, or put a proxy with TLS before it."))
+    observe(say("Serving at {url}", url=url))
+    if secret is not None:
+        observe(say("Key (shown this once): {secret}", secret=secret))
+    with Store.open(_store_of(options), create=False) as store:
+        shelf = [(name, store.versions.stage(name)) for name in store.versions.models()]
+        if shelf:
+            observe(say("Try: {curl}", curl=_curl(options, store, url, shelf[0][0], secret, several=len(shelf) > 1)))
+
+
+def _curl(options: Options, store: Store, url: str, name: str, secret: str | None, *, several: bool) -> str:
+    from assay.serve.held import example_row
+    from assay.ship.bundle import load
+
+    stage = store.versions.stage(name)
+    version = store.versions.get(name, stage.champion) if stage else None
+    row = example_row(load(Path(options.home) / version.file, verify=False)) if version else None
+    key = f" -H 'Authorization: Bearer {secret or 'KEY'}'" if options.keys else ""
+    if row is None:
+        return f"curl -s{' -k' if options.tls_cert else ''} {url}/v1/schema{key}"
+    body = json.dumps({"row": row} | ({"model": name} if several else {}), ensure_ascii=False).replace("'", "'\\''")
+    return f"curl -s{' -k' if options.tls_cert else ''} {url}/v1/predict{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def _store_of(options: Options) -> str | Path:
+    if options.store:
+        return options.store
+    Path(options.home).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Path(options.home) / "store.sqlite"
+
+
+def _page(options: Options) -> Callable[[Service], Any] | None:
+    import importlib.util
+
+    if not options.page or options.workers > 1 or importlib.util.find_spec("nicegui") is None:
+        return None
+
+    def made(app: Service) -> Any:
+        from assay.serve.page import application
+
+        return application(app, Path(options.home), lang=options.lang)
+
+    return made
+
+
+def _logging(options: Options) -> None:
+    form = '{"at":"%(asctime)s","level":"%(levelname)s","logger":"%(name)s","message":%(message)r}' if options.log_json else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr, force=True)
+    log.setLevel(logging.INFO)

@@ -1,0 +1,160 @@
+"""What runs beside the requests: stages followed, traffic counted by the minute, drift watched. One thread; nothing here holds up an answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from typing import Any
+
+from assay.serve.answering import Answering, Counted
+from assay.serve.held import Held, Shelf
+from assay.serve.metrics import Metrics
+from assay.store.records import Traffic
+from assay.store.store import Store
+from assay.store.writer import Writer
+from assay.watch.alarms import Alarms
+from assay.watch.budgets import burning
+from assay.watch.monitor import Monitor
+
+log = logging.getLogger("assay.service")
+MOST_NOTED = 20_000  # rows between two looks; of more, the watch sees the newest
+LIMITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+
+class Watching(threading.Thread):
+    """every_s: how often drift and budgets are checked."""
+
+    def __init__(self, shelf: Shelf, store: Store, writer: Writer, metrics: Metrics, *, alarms: Alarms | None = None, every_s: float = 60.0, worker: int = 0, leads: bool = True) -> None:
+        super().__init__(name="watching", daemon=True)
+        self._shelf, self._store, self._writer, self._metrics = shelf, store, writer, metrics
+        self._alarms, self._every_s, self._worker, self._leads = alarms, every_s, worker, leads
+        self._noted: dict[tuple[str, int], deque[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(lambda: deque(maxlen=MOST_NOTED))
+        self._monitors: dict[tuple[str, int], Monitor] = {}
+        self._minutes: dict[tuple[int, str], _Minute] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self.answering: Answering | None = None
+        self.schedules: list[Any] = []
+
+    # ---- called on the event loop
+
+    def answered(self, counted: Counted) -> None:
+        self._metrics.answered(counted)
+        if counted.rows is not None and counted.label != "shadow":
+            noted = self._noted[counted.held.model, counted.arm.version.version]
+            noted.extend(zip(counted.rows, counted.answers, strict=True))
+
+    def request(self, model: str, route: str, status: int, seconds: float) -> None:
+        self._metrics.request(model, route, status, seconds)
+        if not model:
+            return
+        key = (int(time.time() // 60), model)
+        with self._lock:
+            minute = self._minutes.get(key)
+            if minute is None:
+                minute = self._minutes[key] = _Minute()
+            minute.count(status, 1000 * seconds)
+
+    # ---- the thread
+
+    def run(self) -> None:
+        checked = time.monotonic()
+        while not self._stopped.wait(1.0):
+            try:
+                self._shelf.refresh()
+                self._look()
+                self._count(done_only=True)
+                if time.monotonic() - checked >= self._every_s:
+                    checked = time.monotonic()
+                    self.check()
+                self._gauges()
+            except Exception:
+                log.exception("the watch stumbled; it goes on")
+
+    def check(self) -> None:
+        """Sketches to the store, then every check of every model; alarms go where they are sent."""
+        now = time.time()
+        self._look()
+        for held in self._shelf.all():
+            monitor = self._monitors.get((held.model, held.champion.version.version))
+            if monitor is not None:
+                monitor.flush(now)
+        if not self._leads:  # several workers: one of them judges what all have written down
+            return
+        for held in self._shelf.all():
+            monitor = self._monitor(held)
+            found = monitor.check(now)
+            for one in found:
+                column = one.facts.get("column")
+                if column and one.facts.get("effect") is not None:
+                    self._metrics.of("assay_drift_effect", held.model, str(column)).set(float(one.facts["effect"]))
+            found += burning(self._store.traffic.between(held.model, now - 6 * 3600, now), at=now)
+            if self._alarms is not None:
+                self._alarms.settle(held.model, found, at=now)
+
+    def stop(self) -> None:
+        """Stop, and leave nothing unwritten."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join(10.0)
+        self._look()
+        now = time.time()
+        for monitor in self._monitors.values():
+            monitor.flush(now)
+        self._count(done_only=False)
+
+    def _monitor(self, held: Held) -> Monitor:
+        key = (held.model, held.champion.version.version)
+        monitor = self._monitors.get(key)
+        if monitor is None:
+            monitor = self._monitors[key] = Monitor(held.champion.bundle, self._store, held.model, held.champion.version.version)
+            for old in [k for k in self._monitors if k[0] == held.model and k != key]:
+                self._monitors.pop(old).flush(time.time())
+        return monitor
+
+    def _look(self) -> None:
+        for held in self._shelf.all():
+            noted = self._noted.get((held.model, held.champion.version.version))
+            if not noted:
+                continue
+            taken = [noted.popleft() for _ in range(len(noted))]
+            self._monitor(held).update([row for row, _ in taken], [answer for _, answer in taken])
+
+    def _count(self, *, done_only: bool) -> None:
+        now = int(time.time() // 60)
+        with self._lock:
+            done = [(key, self._minutes.pop(key)) for key in list(self._minutes) if not done_only or key[0] < now]
+        if done:
+            self._store.write(traffic=[Traffic(minute, model, self._worker, m.requests, m.errors, m.refused, m.ms_sum, m.histogram) for (minute, model), m in done])
+
+    def _gauges(self) -> None:
+        of = self._metrics.of
+        of("assay_queue_rows", "store").set(self._writer.waiting)
+        if self.answering is not None:
+            of("assay_queue_rows", "shadow").set(self.answering.shadows_waiting)
+        for held in self._shelf.all():
+            of("assay_model_version", held.model, "champion").set(held.champion.version.version)
+            of("assay_model_version", held.model, "challenger").set(held.challenger.version.version if held.challenger else 0)
+            if self._leads:
+                levels = [a.level for a in self._store.alarms.open(held.model)]
+                for level in ("info", "warning", "critical"):
+                    of("assay_alarms_open", held.model, level).set(levels.count(level))
+
+
+class _Minute:
+    __slots__ = ("errors", "histogram", "ms_sum", "refused", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.errors = self.refused = 0
+        self.ms_sum = 0.0
+        self.histogram: dict[str, int] = {}
+
+    def count(self, status: int, ms: float) -> None:
+        self.requests += 1
+        self.errors += status >= 500
+        self.refused += 400 <= status < 500
+        self.ms_sum += ms
+        limit = next((str(limit) for limit in LIMITS_MS if ms <= limit), "inf")
+        self.histogram[limit] = self.histogram.get(limit, 0) + 1
