@@ -1,0 +1,100 @@
+"""Everything that the service remembers, behind one door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from assay.store.address import Address
+from assay.store.alarms import Alarms, Minutes, Sketches, add_traffic
+from assay.store.audit import Audit
+from assay.store.batches import FEEDBACK, MOST, PREDICTION, feedback_cells, prediction_cells, state
+from assay.store.database import Database, Transaction
+from assay.store.feedback import Drafts, Feedbacks
+from assay.store.keys import Keys
+from assay.store.migrate import migrated
+from assay.store.predictions import Predictions
+from assay.store.records import Feedback, Prediction, Traffic
+from assay.store.tables import tables
+from assay.store.versions import Versions
+
+
+class Store:
+    """Safe for threads and after a fork; any number of processes may hold the same store open.
+
+    Raises BudgetError (HTTP 503) where there is no room or no right to write, EndpointError (502) where a server is gone: both may pass. ReadError, InputError otherwise.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.predictions = Predictions(database)
+        self.feedback = Feedbacks(database)
+        self.drafts = Drafts(database)
+        self.audit = Audit(database)
+        self.alarms = Alarms(database)
+        self.keys = Keys(database)
+        self.versions = Versions(database)
+        self.sketches = Sketches(database)
+        self.traffic = Minutes(database)
+
+    @classmethod
+    def open(cls, place: str | Path, create: bool = True) -> Store:
+        """A path (SQLite) or a URL: sqlite:///file, postgresql://user:password@host/name, mysql://...; brought to the newest schema.
+
+        create: make the file, or the tables of an empty database, if they are not there. Raises InputError, ReadError, BudgetError, EndpointError, MissingExtra.
+        """
+        return cls(migrated(Address.of(place), create))
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without the password."""
+        return self._database.address.shown
+
+    def write(self, *, predictions: Sequence[Prediction] = (), feedback: Sequence[Feedback] = (), traffic: Sequence[Traffic] = (), token: str | None = None) -> list[int]:
+        """All or nothing, in one transaction that is on the disk when this returns; the numbers of the feedback.
+
+        Adds an audit row for every 5,000 predictions and as many labels, with their digest. Traffic is added to what is there and needs no audit row.
+        token: kept in the audit row, so that a writer which lost the connection during a commit can find out whether it was done (`written`).
+        """
+        with self._database.writing() as transaction:
+            ids = list(transaction.numbers(len(feedback)))
+            for i in range(0, max(len(predictions), len(feedback)), MOST):
+                _batch(transaction, [prediction_cells(p) for p in predictions[i:i + MOST]],
+                       [feedback_cells(f, n) for f, n in zip(feedback[i:i + MOST], ids[i:i + MOST], strict=True)], token)
+            add_traffic(transaction, traffic)
+        return ids
+
+    def written(self, token: str, since: float) -> list[int] | None:
+        """The numbers of the feedback of the write with this token, None if it was not done. since: a time before it; clocks may differ by a minute."""
+        found: list[int] | None = None
+        for row in self.audit.since(since - 60):
+            if row.action == "write" and row.detail.get("token") == token:
+                first = row.detail.get("feedback_first")
+                numbers = [] if first is None else list(range(first, first + row.detail["feedback"]))
+                found = numbers + (found or [])
+        return found
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _batch(transaction: Transaction, predictions: list[tuple], feedback: list[tuple], token: str | None) -> None:
+    """One audit row and the rows that it vouches for."""
+    made = state(predictions, feedback)
+    ids = [row[0] for row in predictions or feedback]
+    detail = {"predictions": made.predictions, "feedback": made.feedback, "first": ids[0], "last": ids[-1], "sha256": made.sha256}
+    if feedback:
+        detail["feedback_first"] = feedback[0][0]
+    if token is not None:
+        detail["token"] = token
+    seq = transaction.audit("service", "write", detail)
+    for table, names, rows in ((tables().predictions, PREDICTION, predictions), (tables().feedback, FEEDBACK, feedback)):
+        if rows:
+            transaction.connection.execute(table.insert(), [dict(zip((*names, "audit"), (*row, seq), strict=True)) for row in rows])
