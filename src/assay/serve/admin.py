@@ -67,11 +67,11 @@ class Admin:
             raise Refused(422, "'version' is the number of the version that shall challenge.")
         if mode not in ("shadow", "canary") or not isinstance(share, (int, float)) or not 0 <= share <= 0.5:
             raise Refused(422, "'mode' is shadow or canary, 'share' the part of requests that a canary answers, from 0 to 0.5.")
-        return await self._do(held, lambda: self._store.versions.challenge(held.model, version, mode, float(share)))
+        return await self._do(held, lambda: self._store.versions.challenge(held.model, version, mode, float(share), _actor(asked)))
 
     async def withdraw(self, asked: Asked) -> Said:
-        held, _ = self._asked(asked)
-        return await self._do(held, lambda: self._store.versions.withdraw(held.model))
+        held, given = self._asked(asked)
+        return await self._do(held, lambda: self._store.versions.withdraw(held.model, _actor(asked), _reason(given)))
 
     async def close_alarm(self, asked: Asked) -> Said:
         number = asked.scope["path"].split("/")[-2]

@@ -24,6 +24,7 @@ from assay.serve.held import Shelf
 from assay.serve.http import Asked, Refused, Said, as_json, encode, read_body, shown
 from assay.serve.labels import Labels
 from assay.serve.metrics import KIND, Metrics
+from assay.serve.replying import Endpoint, Replying
 from assay.serve.watching import Watching
 from assay.store.store import Store
 from assay.store.writer import Writer
@@ -56,7 +57,7 @@ class Service:
     """
 
     def __init__(self, shelf: Shelf, store: Store, writer: Writer, door: Door, metrics: Metrics, watching: Watching, answering: Answering, *, limits: Limits = Limits(),
-                 hosts: tuple[str, ...] = (), open_metrics: bool = False, tls: bool = False, page: Callable[[Service], Any] | None = None, mask: bool = False, access_log: bool = False) -> None:
+                 hosts: tuple[str, ...] = (), open_metrics: bool = False, tls: bool = False, page: Callable[[Service], Any] | None = None, language_model: Endpoint | None = None, mask: bool = False, access_log: bool = False) -> None:
         self.shelf, self.store, self.writer, self.door, self.metrics, self.watching, self.answering = shelf, store, writer, door, metrics, watching, answering
         self._limits, self._hosts, self._access_log = limits, frozenset(h.lower().encode() for h in hosts), access_log
         self._make_page, self._page, self._page_lock = page, None, asyncio.Lock()
@@ -64,11 +65,13 @@ class Service:
         self.in_flight = 0
         self.ready = False
         self.draining = False
+        self.replying = Replying(shelf, store, language_model, mask=mask)
         labels, admin = Labels(shelf, store, writer, mask=mask), Admin(shelf, store, changed=shelf.refresh)
         self._routes: dict[str, dict[str, Route]] = {
             "/v1/predict": {"POST": Route(answering.predict, "predict", "predict")},
             "/v1/forecast": {"POST": Route(answering.forecast, "predict", "forecast")},
             "/v1/explain": {"POST": Route(self.explaining.explain, "predict", "explain")},
+            "/v1/reply": {"POST": Route(self.replying.reply, "predict", "reply")},
             "/v1/feedback": {"POST": Route(labels.feedback, "feedback", "feedback")},
             "/v1/schema": {"GET": Route(admin.schema, "", "schema")},
             "/openapi.json": {"GET": Route(admin.openapi, "-", "openapi")},
@@ -80,6 +83,8 @@ class Service:
             "/v1/models/*/challenge": {"POST": Route(admin.challenge, "admin", "challenge")},
             "/v1/models/*/withdraw": {"POST": Route(admin.withdraw, "admin", "withdraw")},
             "/v1/alarms/*/close": {"POST": Route(admin.close_alarm, "admin", "close_alarm")},
+            "/v1/drafts": {"GET": Route(self.replying.drafts, "feedback", "drafts")},
+            "/v1/drafts/*/settle": {"POST": Route(self.replying.settle, "feedback", "settle")},
             "/healthz": {"GET": Route(self._health, "-", "healthz")},
             "/readyz": {"GET": Route(self._readiness, "-", "readyz")},
             "/metrics": {"GET": Route(self._metrics, "-" if open_metrics else "", "metrics")},

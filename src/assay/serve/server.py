@@ -19,6 +19,7 @@ from assay.serve.app import Limits, Service
 from assay.serve.auth import Door
 from assay.serve.held import Shelf, named, served
 from assay.serve.metrics import Metrics, shared_by_workers
+from assay.serve.replying import Endpoint
 from assay.serve.watching import Watching
 from assay.store.store import Store
 from assay.store.writer import Writer
@@ -60,6 +61,7 @@ class Options:
     log_json: bool = False
     access_log: bool = False
     trace: bool = False
+    llm: tuple[str, ...] = ()  # URL, MODEL
     retrain: tuple[str, ...] = ()
     lang: str = "en"
 
@@ -114,7 +116,8 @@ def service(options: Options, *, worker: int = 0) -> Service:
     door = Door(store, required=options.keys, tokens=tokens, workers=options.workers)
     hosts = (*LOOPBACK, "[::1]", *options.allow_hosts) if options.host in LOOPBACK or options.allow_hosts else ()
     app = Service(shelf, store, writer, door, metrics, watching, answering, limits=Limits(body=int(options.max_body_mb * 2**20), answer_s=options.answer_s), hosts=hosts,
-                  open_metrics=options.open_metrics, tls=options.tls_cert is not None, page=_page(options), mask=options.mask, access_log=options.access_log)
+                  open_metrics=options.open_metrics, tls=options.tls_cert is not None, page=_page(options), language_model=Endpoint(*options.llm) if options.llm else None, mask=options.mask,
+                  access_log=options.access_log)
     return app
 
 

@@ -127,7 +127,8 @@ class Watching(threading.Thread):
         with self._lock:
             done = [(key, self._minutes.pop(key)) for key in list(self._minutes) if not done_only or key[0] < now]
         if done:
-            self._store.write(traffic=[Traffic(minute, model, self._worker, m.requests, m.errors, m.refused, m.ms_sum, m.histogram) for (minute, model), m in done])
+            for (minute, model), m in done:
+                self._writer.count(Traffic(minute, model, self._worker, m.requests, m.errors, m.refused, m.ms_sum, m.histogram))
 
     def _gauges(self) -> None:
         of = self._metrics.of
