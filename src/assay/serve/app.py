@@ -26,6 +26,7 @@ from assay.serve.labels import Labels
 from assay.serve.metrics import KIND, Metrics
 from assay.serve.replying import Endpoint, Replying
 from assay.serve.watching import Watching
+from assay.store.records import Key
 from assay.store.store import Store
 from assay.store.writer import Writer
 
@@ -60,7 +61,8 @@ class Service:
                  hosts: tuple[str, ...] = (), open_metrics: bool = False, tls: bool = False, page: Callable[[Service], Any] | None = None, language_model: Endpoint | None = None, mask: bool = False, access_log: bool = False) -> None:
         self.shelf, self.store, self.writer, self.door, self.metrics, self.watching, self.answering = shelf, store, writer, door, metrics, watching, answering
         self._limits, self._hosts, self._access_log = limits, frozenset(h.lower().encode() for h in hosts), access_log
-        self._make_page, self._page, self._page_lock = page, None, asyncio.Lock()
+        self._make_page, self._page_lock = page, asyncio.Lock()
+        self._page: Any = None
         self.explaining = Explaining(shelf)
         self.in_flight = 0
         self.ready = False
@@ -120,7 +122,7 @@ class Service:
             name = route.name
             if self.in_flight > self._limits.in_flight and route.scope != "-":
                 raise Refused(429, "{n} requests are under way already. Try again in a second.", n=self.in_flight - 1, retry_s=1.0)
-            key = ANYBODY
+            key: Key = ANYBODY
             if route.scope != "-":
                 key = self.door.known(headers) or await asyncio.to_thread(self.door.find, headers)
                 self.door.allow(key, route.scope)

@@ -118,7 +118,7 @@ def warmed(bundle: Bundle, version: Version) -> Arm:
     row = example_row(bundle)
     if row is None:
         return Arm(bundle, version, None)
-    times = []
+    times: list[float] = []
     bundle.predict_one(row)
     until = time.perf_counter() + 0.25
     while len(times) < 9 and time.perf_counter() < until:

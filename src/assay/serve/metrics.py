@@ -34,7 +34,7 @@ class Metrics:
             elif metric.kind == "histogram":
                 made[name] = prometheus.Histogram(name, metric.help, metric.labels, registry=self.registry, buckets=BUCKETS)
             else:
-                mode = {"multiprocess_mode": "livesum" if name == "assay_queue_rows" else "max" if name != "assay_ready" else "min"} if self._shared else {}
+                mode: dict[str, Any] = {"multiprocess_mode": "livesum" if name == "assay_queue_rows" else "max" if name != "assay_ready" else "min"} if self._shared else {}
                 made[name] = prometheus.Gauge(name, metric.help, metric.labels, registry=self.registry, **mode)
         self._made = made
         self._children: dict[tuple[str, ...], Any] = {}

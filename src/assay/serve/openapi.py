@@ -67,7 +67,7 @@ def columns(schema: Schema) -> list[dict[str, Any]]:
 
 def _row(bundle: Bundle) -> dict[str, Any]:
     features = {c.name: _column(c) for c in bundle.schema.features}
-    others = {c.name: {} for c in bundle.schema.columns if c.name not in features}
+    others: dict[str, Any] = {c.name: {} for c in bundle.schema.columns if c.name not in features}
     made = any(c.kind == "sequence" for c in bundle.schema.columns)
     return {"type": "object", "properties": features | others, **({} if made else {"required": list(features), "additionalProperties": False}),
             **({"examples": [e]} if (e := example_row(bundle)) is not None else {})}

@@ -116,7 +116,7 @@ def service(options: Options, *, worker: int = 0) -> Service:
     door = Door(store, required=options.keys, tokens=tokens, workers=options.workers)
     hosts = (*LOOPBACK, "[::1]", *options.allow_hosts) if options.host in LOOPBACK or options.allow_hosts else ()
     app = Service(shelf, store, writer, door, metrics, watching, answering, limits=Limits(body=int(options.max_body_mb * 2**20), answer_s=options.answer_s), hosts=hosts,
-                  open_metrics=options.open_metrics, tls=options.tls_cert is not None, page=_page(options), language_model=Endpoint(*options.llm) if options.llm else None, mask=options.mask,
+                  open_metrics=options.open_metrics, tls=options.tls_cert is not None, page=_page(options), language_model=Endpoint(options.llm[0], options.llm[1]) if options.llm else None, mask=options.mask,
                   access_log=options.access_log)
     return app
 
@@ -155,8 +155,9 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
 
 def _worker() -> Any:
     """One of several processes; called by the server in each of them."""
-    given = json.loads(Path(os.environ[_OPTIONS]).read_text(encoding="utf-8"))
-    options = Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    given: dict[str, Any] = json.loads(Path(os.environ[_OPTIONS]).read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    options = Options(**settings)
     _logging(options)
     return service(options, worker=_number(Path(os.environ[_OPTIONS]).parent))
 
