@@ -12,12 +12,15 @@ from assay.data.afford import PILOT_CLASSES, Labels, Rounds, affordable, pace, s
 from assay.data.dataset import Dataset, Schema
 from assay.data.encode import TableEncoder, TextEncoder
 from assay.data.split import holdout
+from assay.data.trees import Trees
+from assay.errors import BundleError
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
 from assay.tasks.base import Task
 from assay.words import say
 
 MOST_ROUNDS = 2000
 MOST_TREES = 10_000  # of all classes: one row then takes about a millisecond
+FEW = 256  # rows: to wake threads takes longer than to answer them
 GRAMS = 2000  # n-gram columns offered to the trees: the commonest; more cost time and rarely pay
 SPACE: dict[str, Range | tuple[Any, ...]] = {
     "num_leaves": Range(4, 255, log=True, whole=True), "learning_rate": Range(0.01, 0.3, log=True),
@@ -110,13 +113,13 @@ class Boosting(Model):
         }
 
     def _matrix(self, data: Dataset, *, learn: bool = False) -> Any:
-        from scipy.sparse import csr_matrix, hstack
-
         if learn:
             self.table.fit(data.frame)
         codes = self.table.codes(data.frame)
         if not self.text.columns:
             return codes
+        from scipy.sparse import csr_matrix, hstack
+
         grams = self.text.fit_transform(data.frame) if learn else self.text.transform(data.frame)
         return hstack([csr_matrix(codes), grams], format="csr")
 
@@ -128,15 +131,18 @@ class Boosting(Model):
     def predict(self, asked: Dataset) -> np.ndarray:
         if not len(asked):
             return np.zeros((0, self.task.width))
-        return self._answer(self.booster.predict(self._matrix(asked)))
+        return self._answer(self.booster.predict(self._matrix(asked), num_threads=1 if len(asked) < FEW else 0))
 
     def predict_row(self, row: dict[str, Any]) -> np.ndarray:
         codes = self.table.codes_row(row)
-        if self.text.columns:
-            from scipy.sparse import csr_matrix, hstack
+        if not isinstance(self.booster, Trees):  # grown a moment ago
+            x = codes
+            if self.text.columns:
+                from scipy.sparse import csr_matrix, hstack
 
-            codes = hstack([csr_matrix(codes), self.text.transform_row(row)], format="csr")
-        return self._answer(self.booster.predict(codes, num_threads=1))
+                x = hstack([csr_matrix(codes), self.text.transform_row(row)], format="csr")
+            return self._answer(self.booster.predict(x, num_threads=1))
+        return self._answer(self.booster.row(codes[0] if not self.text.columns else np.r_[codes[0], self.text.transform_row(row).toarray()[0]]))
 
     def dump(self, folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -147,13 +153,15 @@ class Boosting(Model):
         (folder / "boosting.json").write_text(json.dumps(packed))
 
     def load(self, folder: Path) -> Boosting:
-        import lightgbm as lgb
         from safetensors.numpy import load_file
 
         packed = json.loads((folder / "boosting.json").read_text())
         self.table, self.shift, self.labels = TableEncoder.of(packed["table"]), packed["shift"], Labels(packed["seen"])
         self.text = TextEncoder.of(packed["text"], load_file(folder / "boosting.safetensors"))
-        self.booster = lgb.Booster(model_file=str(folder / "boosting.txt"))
+        self.booster = Trees.read(folder / "boosting.txt")
+        outputs = len(self.labels.seen) if len(self.labels.seen) > 2 else 1
+        if (self.booster.features, self.booster.outputs) != (len(self.table.names) + len(self.text.kept), outputs):
+            raise BundleError("The trees in '{file}' do not fit the columns and labels beside them. Pack the model again.", file="boosting.txt")
         return self
 
 

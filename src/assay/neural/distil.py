@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from assay.data.dataset import Dataset
+from assay.data.trees import Trees
 from assay.neural.head import Aim
 from assay.neural.ngrams import share_of_han
 from assay.neural.solver import lbfgs, softmax
@@ -303,11 +304,10 @@ class TreesPupil(Pupil):
         save_file({"start": self.start}, folder / "trees.safetensors")
 
     def load(self, folder: Path) -> TreesPupil:
-        import lightgbm
         from safetensors.numpy import load_file
 
         self.start = load_file(folder / "trees.safetensors")["start"]
-        self.trees = lightgbm.Booster(model_str=(folder / "trees.txt").read_text(encoding="utf-8"))
+        self.trees = Trees.read(folder / "trees.txt")
         return self
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from assay.data.afford import Labels, pace
 from assay.data.dataset import Dataset
 from assay.data.split import splits
+from assay.data.trees import Trees
 from assay.neural.head import Aim, grow, tree_scores
 from assay.neural.plane import Parts, Plane, learned
 from assay.neural.solver import softmax
@@ -185,9 +186,7 @@ class FeatureHead:
         made.reach = (-math.inf if low is None else low, math.inf if high is None else high)
         made.chosen, made.prior, made.plane = arrays["chosen"], arrays["prior"], Plane.of(arrays)
         if made.share > 0:
-            import lightgbm
-
-            made.trees = lightgbm.Booster(model_str=(folder / "trees.txt").read_text(encoding="utf-8"))
+            made.trees = Trees.read(folder / "trees.txt")
         return made
 
 

@@ -1,6 +1,6 @@
 """The head on frozen embeddings: a linear model whose strength is chosen on held-out rows, or, on mixed tables, boosted trees.
 
-Linear probe as in Conneau & Kiela 2018 (SentEval, arXiv:1803.05449). Predicting needs numpy only (and lightgbm for trees).
+Linear probe as in Conneau & Kiela 2018 (SentEval, arXiv:1803.05449). Predicting needs numpy only (and LightGBM's C library for trees).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.data.trees import Trees
 from assay.neural.solver import Linear, logistic, ridge, softmax
 
 MOST_STEPS = 200  # of a line's solver
@@ -181,10 +182,8 @@ class Head:
         made.kind = packed["kind"]
         line = Linear(arrays["weights"], arrays["intercept"])
         if made.kind == "trees":
-            import lightgbm
-
             made.text, made.directions = line, arrays["directions"]
-            made.trees = lightgbm.Booster(model_str=(folder / "trees.txt").read_text(encoding="utf-8"))
+            made.trees = Trees.read(folder / "trees.txt")
         else:
             made.linear = line
         return made

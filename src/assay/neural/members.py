@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from assay.data.trees import Trees
 from assay.neural import forward
 from assay.neural.columns import Inputs
 from assay.neural.fusion import path
@@ -196,9 +197,7 @@ class TreesMember(Member):
         (folder / f"{self.name}.txt").write_text(self.trees.model_to_string(), encoding="utf-8")
 
     def load(self, folder: Path) -> TreesMember:
-        import lightgbm
-
-        self.trees = lightgbm.Booster(model_str=(folder / f"{self.name}.txt").read_text(encoding="utf-8"))
+        self.trees = Trees.read(folder / f"{self.name}.txt")
         return self
 
 
