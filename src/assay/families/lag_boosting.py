@@ -18,6 +18,7 @@ from assay.data.dataset import Dataset, Schema
 from assay.data.history import History, histories, latest
 from assay.data.lags import floors
 from assay.data.rare import Rare
+from assay.data.trees import Trees
 from assay.data.windows import Spread, Windows, ahead_of, asked, begun, cut, every, origins
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
 from assay.tasks.base import Task
@@ -223,13 +224,11 @@ class LagBoosting(Model):
         (folder / "lag_boosting.json").write_text(json.dumps(packed))
 
     def load(self, folder: Path) -> LagBoosting:
-        import lightgbm as lgb
-
         packed = json.loads((folder / "lag_boosting.json").read_text())
         self.trees, self.classes = int(packed["trees"]), packed["classes"]
         self.spread.read(packed["spread"])
         self.rare.share = float(packed["rare"])
-        self.booster = lgb.Booster(model_file=str(folder / "lag_boosting.txt"))
+        self.booster = Trees.read(folder / "lag_boosting.txt")
         return self
 
 
