@@ -16,14 +16,26 @@ def predict_command(
     bundle: Annotated[Path, typer.Argument(help=say("A .assay file.").to(LANG))],
     file: Annotated[str, typer.Argument(help=say("Rows to answer: whatever run takes.").to(LANG))],
     query: Query = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help=say("Where to write: csv, tsv, parquet or jsonl (default: csv to standard output).").to(LANG))] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help=say("Where to write: csv, tsv, parquet, jsonl, or the URL of a database (default: csv to standard output).").to(LANG))] = None,
+    table: Annotated[str | None, typer.Option("--table", help=say("Table for the answers, where --out is the URL of a database.").to(LANG))] = None,
+    key: Annotated[str | None, typer.Option("--key", help=say("Column that names a row: it comes before the answers, and in a table decides which answer is replaced.").to(LANG))] = None,
+    restart: Annotated[bool, typer.Option("--restart", help=say("Begin anew, even if the same command was stopped half-way.").to(LANG))] = False,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help=say("Rows that cannot be read go to OUT.rejected.csv instead of stopping; the exit code is 3 then.").to(LANG))] = False,
+    chunk: Annotated[int | None, typer.Option("--chunk", min=1, help=say("Rows answered at a time (default: as many as 8 million cells, 65,536 at most).").to(LANG))] = None,
     lang: Lang = LANG,
 ) -> None:
+    from assay.errors import ReadError
     from assay.ship.batch import predict_file
 
-    rows = predict_file(bundle, file, out, query=query)
+    done = predict_file(bundle, file, out, query=query, table=table, key=key, restart=restart, keep_going=keep_going, at_once=chunk, language=lang,
+                        observe=lambda note: typer.echo(note.to(lang), err=True))
     if out is not None:
-        typer.echo(say("{rows:,} rows answered: {out}", rows=rows, out=str(out)).to(lang), err=True)
+        from assay.data.load import shown
+
+        typer.echo(say("{rows:,} rows answered: {out}", rows=done.rows, out=table or shown(out)).to(lang), err=True)
+    if done.refused:
+        typer.echo(say("{n:,} rows could not be read: {file} says why.", n=done.refused, file=str(done.rejected)).to(lang), err=True)
+        raise typer.Exit(ReadError.exit_code)
 
 
 @app.command(name="show", help=say("What is inside a bundle: task, model, scores, columns, digests.\n\nassay show RUN/winner.assay").to(LANG))
