@@ -118,10 +118,10 @@ def _whole_now(database: Database, row: Any) -> bool:
 
 
 def _tail(database: Database, seq: int) -> Verified:
-    """Rows of the chain or of the tables that are newer than its end: a moment later, so asked while nobody writes."""
-    with database.writing() as transaction:
-        last = transaction.seq
-        newest = _newest(transaction.connection)
+    """Rows of the chain or of the tables that are newer than its end: asked before the end is, so that a writer between the two questions is no alarm."""
+    with database.reading() as connection:
+        newest = _newest(connection)
+        last = connection.execute(tables().head.select()).one().seq
     if newest > last:
         return Verified(seq, last + 1, say("There are rows after row {seq}, where the chain ends: they were put in past the service.", seq=last))
     return Verified(seq)
