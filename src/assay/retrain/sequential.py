@@ -6,9 +6,11 @@ A fixed-size test that is looked at after every label promotes nearly every harm
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 BETS = np.geomspace(0.004, 0.9, 14)  # shares of the largest stake that cannot ruin: from gains lost in noise to gains that nearly every row shows
 LEAST = 50  # units before the approximate bounds say anything
@@ -90,13 +92,14 @@ def log_capital(gains: np.ndarray, mean: float, low: float, *, counts: np.ndarra
     return np.asarray(total) - np.log(len(BETS))
 
 
-def log_t_mixture(n: np.ndarray, mean: np.ndarray, squares: np.ndarray, *, alpha: float = 0.05) -> np.ndarray:
+def log_t_mixture(n: ArrayLike, mean: ArrayLike, squares: ArrayLike, *, alpha: float = 0.05) -> np.ndarray:
     """Log e-value of 'the mean is above zero' for n >= 2 normal gains of this mean and sum of squared deviations, any spread; elementwise.
 
     The t-likelihood ratio, mixed over effects of either sign, minus what the wrong sign can hold: with a mean above zero that half of the mixture is below 1, so
     that the right half is at least twice the whole minus 1. Zero evidence (-inf) for a mean that is not above zero.
     """
     spread = _prior(alpha)
+    n, mean, squares = (np.asarray(v, dtype=np.float64) for v in (n, mean, squares))
     with np.errstate(divide="ignore", invalid="ignore"):
         u = n * mean**2 / squares  # t squared over its degrees of freedom
         half = 0.5 * n * (np.log1p(u) - np.log1p(u / (1 + n * spread))) - 0.5 * np.log1p(n * spread)
@@ -134,7 +137,7 @@ class _Exact:
         values, low = self.sides[side]
         if side * margin <= low:
             return 1.0  # nothing can be below the least gain: there is nothing to bet against
-        return float(np.exp(min(log_capital(values, side * margin, low, counts=self.counts), 700.0)))
+        return float(np.exp(min(float(log_capital(values, side * margin, low, counts=self.counts)), 700.0)))
 
     def end(self, side: int) -> float:
         """The lower (side 1) or upper (-1) bound: the least mean that is not refuted."""
@@ -158,7 +161,7 @@ class _Exact:
         if won.max() <= 0:
             return None
         wanted = np.log(len(BETS) / self.alpha)
-        return _first(lambda n: float(np.logaddexp.reduce(won * n / self.n)) >= wanted, self.n)
+        return _first(lambda n: bool(np.logaddexp.reduce(won * n / self.n) >= wanted), self.n)
 
 
 class _Approximate:
@@ -169,8 +172,7 @@ class _Approximate:
     def evidence(self, margin: float, side: int) -> float:
         if self.n < LEAST:
             return 1.0
-        found = log_t_mixture(np.float64(self.n), np.float64(side * (self.mean - margin)), np.float64(self.squares), alpha=self.alpha)
-        return float(np.exp(min(found, 700.0)))
+        return float(np.exp(min(float(log_t_mixture(self.n, side * (self.mean - margin), self.squares, alpha=self.alpha)), 700.0)))
 
     def end(self, side: int) -> float:
         if self.n < LEAST:
@@ -182,14 +184,14 @@ class _Approximate:
         return _first(lambda n: n >= LEAST and t_radius(n, spread, self.alpha) <= far, self.n) if self.n > 1 else None
 
 
-def _first(enough: object, so_far: int) -> float | None:
+def _first(enough: Callable[[int], bool], so_far: int) -> float | None:
     """The further units at which `enough(units)` turns true, or None within MOST_NEEDED."""
     low, high = so_far, so_far * 2 + LEAST
-    while not enough(high):  # type: ignore[operator]
+    while not enough(high):
         low, high = high, high * 2
         if high > MOST_NEEDED:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)  # type: ignore[operator]
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return float(high - so_far)
