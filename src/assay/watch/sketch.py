@@ -160,7 +160,8 @@ class Sketches:
 def packed(said: dict[str, Any], **arrays: np.ndarray) -> bytes:
     """JSON and arrays as one npz."""
     out = io.BytesIO()
-    np.savez_compressed(out, said=np.frombuffer(json.dumps(said, ensure_ascii=False).encode(), dtype=np.uint8), **arrays)
+    held: dict[str, Any] = {"said": np.frombuffer(json.dumps(said, ensure_ascii=False).encode(), dtype=np.uint8), **arrays}
+    np.savez_compressed(out, **held)
     return out.getvalue()
 
 
