@@ -15,6 +15,7 @@ from assay.case import Case
 from assay.data.afford import LEAST_ROUNDS, Rounds, pace, settings
 from assay.data.calendar import Calendar
 from assay.data.dataset import Dataset, Schema
+from assay.data.echo import LOOKS, Echo
 from assay.data.history import History, histories, latest
 from assay.data.lags import floors
 from assay.data.rare import Rare
@@ -53,6 +54,7 @@ class LagBoosting(Model):
         self.classes: dict[str, list[str]] = {}
         self.spread = Spread(self.task.horizon, self.task.levels)
         self.rare = Rare(self.task.season, self.task.levels)
+        self.echo = Echo(self.task.horizon, self.task.season, self.task.frequency, self.task.levels)
         self.booster: Any = None
         self.trees = 0
         self.past = min(MOST_PAST, max(3 * self.task.season + 8, 8 * self.task.season, 32))
@@ -94,6 +96,7 @@ class LagBoosting(Model):
         point = held.base + held.size[:, None] * move
         self.spread.learn(held.future - point, held.marks)
         self.rare.learn(held.past, self.spread.cube(np.where(known, point, held.base), held.marks), held.future)
+        self.echo.learn(train, held.future, self._bounded(held, np.where(known, point, held.base)))
         last = self._cut(rows, *every(rows, **limits))
         final, expected_s = rounds.again(len(y), int(np.isfinite(last.future).sum()))
         if expected_s < 0.8 * budget.left():
@@ -205,22 +208,34 @@ class LagBoosting(Model):
 
     def predict(self, asked_rows: Dataset) -> np.ndarray:
         rows = histories(asked_rows)
-        horizon = self.task.horizon
-        out = np.zeros((len(rows), horizon, len(self.task.levels)))
-        at_once = max(1, ROWS_AT_ONCE // horizon)
+        out = np.zeros((len(rows), self.task.horizon, len(self.task.levels)))
+        at_once = max(1, ROWS_AT_ONCE // (self.task.horizon * (1 + LOOKS)))
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once]
-            windows = asked(part, past=self.past, horizon=horizon, season=self.task.season)
-            when = np.array([np.datetime64("NaT") if one.origin is None else one.origin for one in part], dtype="datetime64[us]")
-            x = self._features(part, windows, when)
-            move = self._move(x.reshape(-1, x.shape[2])).reshape(len(part), horizon)
-            cube = self.spread.cube(windows.base + windows.size[:, None] * move, windows.marks)
-            out[first : first + at_once] = np.maximum(self.rare.mixed(windows.past, cube), floors(windows.past)[:, None, None])
+            begins = self.calendar.moved(np.array([np.datetime64("NaT") if one.origin is None else one.origin for one in part], dtype="datetime64[us]"),
+                                         -np.array([len(one.values) for one in part], dtype=np.int64))
+
+            def told(series: np.ndarray, origin: np.ndarray, part: Sequence[History] = part, begins: np.ndarray = begins) -> tuple[np.ndarray, np.ndarray]:
+                windows = self._cut(part, series, origin)
+                return windows.future, self._cube(part, windows, begins)
+
+            windows = asked(part, past=self.past, horizon=self.task.horizon, season=self.task.season)
+            cube = self.echo.scaled(self._cube(part, windows, begins), part, told)
+            out[first : first + at_once] = np.maximum(cube, floors(windows.past)[:, None, None])
         return out.reshape(len(rows), self.task.width)
+
+    def _cube(self, rows: Sequence[History], windows: Windows, begins: np.ndarray) -> np.ndarray:
+        """begins: (len(rows),), the time of each history's first step."""
+        x = self._features(rows, windows, self.calendar.moved(begins[windows.series], windows.origin))
+        move = self._move(x.reshape(-1, x.shape[2])).reshape(len(windows), self.task.horizon)
+        return self._bounded(windows, windows.base + windows.size[:, None] * move)
+
+    def _bounded(self, windows: Windows, point: np.ndarray) -> np.ndarray:
+        return np.maximum(self.rare.mixed(windows.past, self.spread.cube(point, windows.marks)), floors(windows.past)[:, None, None])
 
     def dump(self, folder: Path) -> None:
         self.booster.save_model(str(folder / "lag_boosting.txt"), num_iteration=self.trees)
-        packed = {"trees": self.trees, "classes": self.classes, "spread": self.spread.json(), "rare": self.rare.share}
+        packed = {"trees": self.trees, "classes": self.classes, "spread": self.spread.json(), "rare": self.rare.share, "echo": self.echo.json()}
         (folder / "lag_boosting.json").write_text(json.dumps(packed))
 
     def load(self, folder: Path) -> LagBoosting:
@@ -228,6 +243,7 @@ class LagBoosting(Model):
         self.trees, self.classes = int(packed["trees"]), packed["classes"]
         self.spread.read(packed["spread"])
         self.rare.share = float(packed["rare"])
+        self.echo.read(packed.get("echo"))
         self.booster = Trees.read(folder / "lag_boosting.txt")
         return self
 

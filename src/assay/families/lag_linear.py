@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from assay.data.dataset import Dataset, Schema
+from assay.data.echo import LOOKS, Echo
 from assay.data.history import History, histories, latest
 from assay.data.lags import CHUNK, floors
 from assay.data.rare import Rare
@@ -41,6 +42,7 @@ class LagLinear(Model):
         self.known = np.zeros((0, 2))  # a row a covariate: its scale, its weight
         self.spread = Spread(self.task.horizon, self.task.levels)
         self.rare = Rare(self.task.season, self.task.levels)
+        self.echo = Echo(self.task.horizon, self.task.season, self.task.frequency, self.task.levels)
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> LagLinear:
         rows = latest(train)
@@ -71,6 +73,7 @@ class LagLinear(Model):
         self.weights = _ridge(*_moments(_inputs(teach, self.steps, season)[good], target[good]), strength)
         point = self._point(rows, held)
         self.rare.learn(held.past, self.spread.learn(held.future - point, held.marks).cube(point, held.marks), held.future)
+        self.echo.learn(train, held.future, self._cube(rows, held))
         last = self._cut(rows, *every(rows, horizon=horizon, least=least, most=most, seed=seed))
         target, good = self._target(rows, last)
         self.weights = _ridge(*_moments(_inputs(last, self.steps, season)[good], target[good]), strength)
@@ -121,18 +124,28 @@ class LagLinear(Model):
     def predict(self, asked_rows: Dataset) -> np.ndarray:
         rows = histories(asked_rows)
         out = np.zeros((len(rows), self.task.horizon, len(self.task.levels)))
-        for first in range(0, len(rows), CHUNK):
-            part = rows[first : first + CHUNK]
+        size = CHUNK // (1 + LOOKS)
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
             windows = asked(part, past=self.past, horizon=self.task.horizon, season=self.task.season)
-            cube = self.spread.cube(self._point(part, windows), windows.marks)
-            out[first : first + CHUNK] = np.maximum(self.rare.mixed(windows.past, cube), floors(windows.past)[:, None, None])
+
+            def told(series: np.ndarray, origin: np.ndarray, part: Sequence[History] = part) -> tuple[np.ndarray, np.ndarray]:
+                earlier = self._cut(part, series, origin)
+                return earlier.future, self._cube(part, earlier)
+
+            out[first : first + size] = np.maximum(self.echo.scaled(self._cube(part, windows), part, told), floors(windows.past)[:, None, None])
         return out.reshape(len(rows), self.task.width)
+
+    def _cube(self, rows: Sequence[History], windows: Windows) -> np.ndarray:
+        cube = self.spread.cube(self._point(rows, windows), windows.marks)
+        return np.maximum(self.rare.mixed(windows.past, cube), floors(windows.past)[:, None, None])
 
     def dump(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
         save_file({"weights": self.weights, "known": np.ascontiguousarray(self.known)}, folder / "lag_linear.safetensors")
-        (folder / "lag_linear.json").write_text(json.dumps({"steps": self.steps, "past": self.past, "spread": self.spread.json(), "rare": self.rare.share}))
+        (folder / "lag_linear.json").write_text(json.dumps({"steps": self.steps, "past": self.past, "spread": self.spread.json(), "rare": self.rare.share,
+                                                                 "echo": self.echo.json()}))
 
     def load(self, folder: Path) -> LagLinear:
         from safetensors.numpy import load_file
@@ -141,6 +154,7 @@ class LagLinear(Model):
         self.weights, self.known, self.steps, self.past = arrays["weights"], arrays["known"], int(packed["steps"]), int(packed["past"])
         self.spread.read(packed["spread"])
         self.rare.share = float(packed["rare"])
+        self.echo.read(packed.get("echo"))
         return self
 
 
