@@ -465,7 +465,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(tmp_pa
         raise AssertionError
 
     card = Candidate(name="linear", rung="scratch", tasks=("classify",), build=build, needs={"no_such_package": "deep"})
-    monkeypatch.setattr(registry, "discover", lambda package, kind: {"linear": card})
+    monkeypatch.setattr(registry, "one", lambda package, kind, name: card)
     with pytest.raises(AssayError, match=r"no_such_package.*assay\[deep\]"):
         load(path)
 

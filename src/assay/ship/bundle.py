@@ -11,6 +11,7 @@ import io
 import os
 import tempfile
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from assay.ship.archive import name_refused, opened, write
 from assay.ship.content import SUFFIXES, content_refused
 from assay.ship.formats import FORMAT
 from assay.ship.formats.base import Contents, as_json, plain
-from assay.ship.rebuild import REFERENCE_MOST, REFERENCE_ROWS, candidate_of, contents_of, model_of, reference_of, task_of
+from assay.ship.rebuild import REFERENCE_MOST, REFERENCE_ROWS, Reference, candidate_of, contents_of, model_of, task_of
 from assay.ship.row import readers
 from assay.tasks.base import Task
 
@@ -37,8 +38,7 @@ from assay.tasks.base import Task
 class Bundle:
     """A contestant ready to answer. Nothing in it changes after `load`, so threads may share it.
 
-    reference: at most 1,000 rows it was asked about in training (features only, no answers), or None if they were left out.
-    digest: sha256 of the manifest, which holds the digests of all else: it names the content. file_mb: size of the file.
+    kept: where `reference` comes from when it is first asked for. digest: sha256 of the manifest, which holds the digests of all else: it names the content. file_mb: size of the file.
     """
 
     task: Task
@@ -48,7 +48,7 @@ class Bundle:
     model: Model
     calibration: dict[str, Any]
     facts: dict[str, Any]
-    reference: pl.DataFrame | None
+    kept: Reference
     digest: str = ""
     file_mb: float = 0.0
     contents: Contents | None = None
@@ -57,6 +57,11 @@ class Bundle:
         object.__setattr__(self, "_asked", self.schema.without_target())
         object.__setattr__(self, "_readers", readers(self.schema.without_target()))
         object.__setattr__(self, "_answer_row", getattr(self.task, "answer_row", None) or self._answer_by_frame)
+
+    @cached_property
+    def reference(self) -> pl.DataFrame | None:
+        """At most 1,000 rows it was asked about in training (features only, no answers), or None if they were left out. Raises BundleError if they cannot be read."""
+        return self.kept.read()
 
     def predict(self, asked: Any, *, query: str | None = None) -> Any:
         """Answers, one row each, as the kind of table that was given: polars, pandas (same index), Arrow, or a list of dicts.
@@ -184,12 +189,12 @@ def load(path: str | Path, *, verify: bool = True, max_gb: float = 8.0) -> Bundl
         candidate = candidate_of(path.name, contents, task)
         folder = cache.held(archive, contents.entries, digest, verify=verify)
     try:
-        reference = reference_of(path.name, folder / "reference.parquet", contents)
+        kept = Reference(path.name, folder / "reference.parquet", contents)
         model = model_of(path.name, folder / "model", contents, task, candidate)
     except BundleError:
         cache.drop(digest)
         raise
-    return Bundle(task, candidate, contents.params, contents.schema, model, contents.calibration, contents.facts, reference,
+    return Bundle(task, candidate, contents.params, contents.schema, model, contents.calibration, contents.facts, kept,
                   digest=digest, file_mb=path.stat().st_size / 2**20, contents=contents)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import re
 import zlib
 from pathlib import Path
@@ -20,6 +21,7 @@ from assay.errors import AssayError, BundleError, MissingExtra
 from assay.families.base import Candidate, Model
 from assay.ship.archive import Archive, printable, refused
 from assay.ship.content import SUFFIXES, content_refused
+from assay.ship.footer import footer
 from assay.ship.formats import FORMAT, READERS
 from assay.ship.formats.base import Contents, Malformed, plain, strict_json
 from assay.tasks.base import Task
@@ -81,11 +83,11 @@ def task_of(shown: str, contents: Contents) -> Task:
 
 
 def candidate_of(shown: str, contents: Contents, task: Task) -> Candidate:
-    known = registry.discover("assay.families", Candidate)
-    if contents.candidate not in known:
+    candidate = registry.one("assay.families", Candidate, contents.candidate)
+    if candidate is None:
+        known = registry.discover("assay.families", Candidate)
         raise BundleError("'{file}' was made by the candidate '{name}', which is not installed here. Install the plugin that brings it; "
                           "there are: {names}.", file=shown, name=printable(contents.candidate), names=_some([n for n in known if task.name in known[n].tasks]))
-    candidate = known[contents.candidate]
     if task.name not in candidate.tasks:
         raise refused(shown, say("the candidate '{name}' does not answer the task '{task}'", name=candidate.name, task=task.name),
                       say("one of {tasks}", tasks=list(candidate.tasks)))
@@ -115,25 +117,44 @@ def _not_rebuilt(shown: str, what: Text, error: BaseException) -> BundleError:
     return refused(shown, say("{what} could not be built from it ({detail})", what=what, detail=detail), say("what this version of it once wrote"))
 
 
-def reference_of(shown: str, file: Path, contents: Contents) -> pl.DataFrame | None:
-    if file.name not in contents.entries:
-        return None
-    import pyarrow.parquet
+class Reference:
+    """The reference rows of a bundle: checked when it is loaded, read when they are first wanted (a table that nobody asks for is not held)."""
 
-    names = [c.name for c in contents.schema.plain]
-    try:
-        if file.stat().st_size > REFERENCE_MOST:
-            raise Malformed(say("at most {most} bytes are read", most=REFERENCE_MOST))
-        raw = file.read_bytes()
-        facts = pyarrow.parquet.read_metadata(io.BytesIO(raw))
-        codecs = {facts.row_group(g).column(c).compression for g in range(facts.num_row_groups) for c in range(facts.num_columns)}
-        if facts.num_rows > REFERENCE_ROWS or facts.num_columns != len(names) or not codecs <= {"UNCOMPRESSED"}:
-            raise Malformed(say("at most {rows} rows of {columns} uncompressed columns are read", rows=REFERENCE_ROWS, columns=len(names)))
-        if not all(kind in _FLAT for kind in pl.read_parquet_schema(io.BytesIO(raw)).values()):
-            raise Malformed(say("only numbers, texts and times are read"))
-        frame = pl.read_parquet(io.BytesIO(raw))
-        if frame.columns != names:
-            raise Malformed(say("it has other columns than the schema"))
-    except (Exception, pl.exceptions.PanicException) as error:  # whatever a foreign file makes a parser raise
-        raise _not_rebuilt(shown, say("the table '{name}'", name=file.name), error) from None
-    return frame
+    def __init__(self, shown: str, file: Path, contents: Contents) -> None:
+        self.shown, self.name, self.there = shown, file.name, file.name in contents.entries
+        if not self.there:
+            return
+        self._names = [c.name for c in contents.schema.plain]
+        self._entry = contents.entries[file.name]
+        try:
+            if self._entry.size > REFERENCE_MOST:
+                raise Malformed(say("at most {most} bytes are read", most=REFERENCE_MOST))
+            with file.open("rb") as opened:  # mapped, so that it is still there when the cache has been pruned
+                self._raw = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            facts = footer(self._raw[:])
+            if facts.packed or facts.rows > REFERENCE_ROWS or len(facts.columns) != len(self._names):
+                raise Malformed(say("at most {rows} rows of {columns} uncompressed columns are read", rows=REFERENCE_ROWS, columns=len(self._names)))
+            if facts.columns != self._names:
+                raise Malformed(say("it has other columns than the schema"))
+        except Exception as error:  # whatever a foreign file makes a parser raise
+            raise self._refused(error) from None
+
+    def read(self) -> pl.DataFrame | None:
+        """The rows, or None if they were left out. Raises BundleError if they are no longer the bytes that were packed, or not plain columns."""
+        if not self.there:
+            return None
+        try:
+            raw = self._raw[:]
+            if hashlib.sha256(raw).hexdigest() != self._entry.sha256:
+                raise Malformed(say("other bytes in '{name}' than its digest was made of", name=self.name))
+            if not all(kind in _FLAT for kind in pl.read_parquet_schema(io.BytesIO(raw)).values()):
+                raise Malformed(say("only numbers, texts and times are read"))
+            frame = pl.read_parquet(io.BytesIO(raw))
+            if frame.columns != self._names or frame.height > REFERENCE_ROWS:
+                raise Malformed(say("it has other columns than the schema"))
+        except (Exception, pl.exceptions.PanicException) as error:  # whatever a foreign file makes a parser raise
+            raise self._refused(error) from None
+        return frame
+
+    def _refused(self, error: BaseException) -> BundleError:
+        return _not_rebuilt(self.shown, say("the table '{name}'", name=self.name), error)
