@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -285,7 +286,7 @@ def test_a_person_s_rows_can_be_forgotten_with_what_was_said_about_them(written:
 def test_spans_name_the_same_numbers(numbers: set[int]) -> None:
     found = spans(numbers)
     assert {n for a, b in found for n in range(a, b + 1)} == numbers
-    assert all(b + 1 < c for (_, b), (c, _) in zip(found, found[1:], strict=False))
+    assert all(b + 1 < c for (_, b), (c, _) in itertools.pairwise(found))
 
 
 def test_audit_rows_are_read_newest_first_page_by_page(written: Store) -> None:

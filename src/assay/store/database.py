@@ -112,15 +112,15 @@ class Database:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+        import sqlite3
+
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             yield
-        except DBAPIError as error:
-            if self.address.dialect == "sqlite" and "disk" in str(error.orig):
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if self.address.dialect == "sqlite" and "disk" in str(getattr(error, "orig", error)):
                 self.engine.dispose()  # after a failed write SQLite's own state of a connection is not to be trusted
-            raise explained(error, self.address) from None
-        except SQLAlchemyError as error:
             raise explained(error, self.address) from None
 
 
@@ -151,6 +151,10 @@ def _sqlite(address: Address) -> Any:
     import sqlite3
 
     connection = sqlite3.connect(str(address.file), timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    for pragma in ("synchronous = FULL", "journal_size_limit = 67108864", "trusted_schema = OFF", "temp_store = MEMORY"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    try:
+        for pragma in ("synchronous = FULL", "journal_size_limit = 67108864", "trusted_schema = OFF", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {pragma}").close()
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection

@@ -32,7 +32,10 @@ def migrated(address: Address, create: bool) -> Database:
     if address.file is not None:
         if not address.file.exists() and not create:
             raise InputError("There is no store at '{store}'. assay serve makes one; --home or --store says where it is.", store=address.shown)
-        address.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            address.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError("The folder of the store '{store}' cannot be made: {reason}.", store=address.shown, reason=error.strerror or type(error).__name__) from None
     database = Database(address)
     try:
         if address.file is not None:
