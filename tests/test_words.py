@@ -15,6 +15,7 @@ from assay.words import LANGUAGES, Text, say
 SOURCE = Path(__file__).parents[1] / "src" / "assay"
 ERRORS = {name for name, value in vars(assay.errors).items() if isinstance(value, type) and issubclass(value, AssayError)}
 PLAIN = {"MissingExtra"}  # takes a package's name, not a sentence
+SECOND = {"Refused"}  # takes a status first
 
 
 def _literal(node: ast.expr | None) -> str | None:
@@ -41,7 +42,9 @@ def _in_python(path: Path) -> list[tuple[str, str]]:
         if not isinstance(node, ast.Call) or not node.args:
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
-        if name == "say" or name in ERRORS - PLAIN or (name == "__init__" and path.name == "errors.py"):
+        if name in SECOND and len(node.args) > 1:
+            out += [(text, f"{path.relative_to(SOURCE)}:{node.lineno}") for text in _literals(node.args[1])]
+        elif name == "say" or name in ERRORS - PLAIN or (name == "__init__" and path.name == "errors.py"):
             out += [(text, f"{path.relative_to(SOURCE)}:{node.lineno}") for text in _literals(node.args[0]) if _is_sentence(text, node)]
     return out
 

@@ -26,7 +26,6 @@ from assay.serve.labels import Labels
 from assay.serve.metrics import KIND, Metrics
 from assay.serve.replying import Endpoint, Replying
 from assay.serve.watching import Watching
-from assay.store.records import Key
 from assay.store.store import Store
 from assay.store.writer import Writer
 
@@ -122,9 +121,10 @@ class Service:
             name = route.name
             if self.in_flight > self._limits.in_flight and route.scope != "-":
                 raise Refused(429, "{n} requests are under way already. Try again in a second.", n=self.in_flight - 1, retry_s=1.0)
-            key: Key = ANYBODY
+            key = ANYBODY
             if route.scope != "-":
-                key = self.door.known(headers) or await asyncio.to_thread(self.door.find, headers)
+                known = self.door.known(headers)
+                key = known if known is not None else await asyncio.to_thread(self.door.find, headers)
                 self.door.allow(key, route.scope)
             asked = Asked(scope, receive, key, headers, _language(headers))
             if scope["method"] == "POST":
@@ -143,9 +143,16 @@ class Service:
             self.in_flight -= 1
         await self._send(send, said, head_only=scope["method"] == "HEAD")
         seconds = time.perf_counter() - began
-        self.watching.request(asked.model if asked else "", name, said.status, seconds)
+        self.watching.request(self._about(asked), name, said.status, seconds)
         if self._access_log:
             log.info(json.dumps({"method": scope["method"], "path": shown(scope["path"], 200), "status": said.status, "ms": round(1000 * seconds, 3), "key": asked.key.id if asked else None}))
+
+    def _about(self, asked: Asked | None) -> str:
+        """The model that a request was about, also of one that was refused before it named it."""
+        if asked is None or asked.model:
+            return asked.model if asked else ""
+        names = self.shelf.names()
+        return names[0] if len(names) == 1 and asked.scope["method"] == "POST" else ""
 
     async def _send(self, send: Any, said: Said, *, head_only: bool) -> None:
         head = [(b"content-type", said.kind), *self._secure, *said.headers]

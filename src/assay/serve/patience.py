@@ -1,4 +1,4 @@
-"""The server's HTTP protocol with a limit on how slowly the head of a request may come (slow-loris); the body's limit is in `http.read_body`."""
+"""The server's HTTP protocol with limits on how slowly the head of a request may come (slow-loris) and how large it may be; the body's limits are in `http.read_body`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S = 10.0
+MOST_HEAD = 65_536  # bytes; tokens of identity providers with many groups reach 16,000
 _LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
+_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
 class Patient(HttpToolsProtocol):
-    _timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
+    _head = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is not None:
+            self._head += len(data)
+            if self._head - len(data) > MOST_HEAD or (self._head > MOST_HEAD and b"\r\n\r\n" not in data[:MOST_HEAD]):
+                self._refuse(_LARGE)
+                return
+        super().data_received(data)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -38,9 +51,13 @@ class Patient(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._head = 0
 
     def _too_slow(self) -> None:
         self._timer = None
+        self._refuse(_LATE)
+
+    def _refuse(self, answer: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(_LATE)
+            self.transport.write(answer)
             self.transport.close()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from assay.serve.auth import Door
 from assay.serve.held import Shelf, named, served
 from assay.serve.metrics import Metrics, shared_by_workers
 from assay.serve.replying import Endpoint
-from assay.serve.watching import Watching
+from assay.serve.watching import Watching, sinks_of
 from assay.store.store import Store
 from assay.store.writer import Writer
 from assay.words import Text, say
@@ -99,9 +100,8 @@ def service(options: Options, *, worker: int = 0) -> Service:
     shelf.refresh()
     writer = Writer(store)
     metrics = Metrics()
-    from assay.watch.alarms import Alarms
-
-    watching = Watching(shelf, store, writer, metrics, alarms=Alarms(store, webhook=options.webhook, email=options.email), every_s=options.check_s, worker=worker, leads=worker == 0)
+    watching = Watching(shelf, store, writer, metrics, sinks=sinks_of(webhook=options.webhook, secret=os.environ.get("ASSAY_WEBHOOK_SECRET"), email=options.email, lang=options.lang),
+                        every_s=options.check_s, worker=worker, leads=worker == 0)
     media = None
     if options.keep_media:
         media = home / "media"
@@ -147,7 +147,8 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
         app = traced(app)
     server = uvicorn.Server(uvicorn.Config(app, **common))
     _greet(options, secret, observe)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has drained already
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn drains, then raises the signal again: to stop when told is no failure
+    with contextlib.suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
         raise InputError("The address {host}:{port} could not be opened: another program answers there. Choose another with --port.", host=options.host, port=options.port)

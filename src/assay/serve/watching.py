@@ -7,15 +7,16 @@ import threading
 import time
 from collections import defaultdict, deque
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from assay.errors import InputError
 from assay.serve.answering import Answering, Counted
 from assay.serve.held import Held, Shelf
 from assay.serve.metrics import Metrics
 from assay.store.records import Traffic
 from assay.store.store import Store
 from assay.store.writer import Writer
-from assay.watch.alarms import Alarms
-from assay.watch.budgets import burning
+from assay.watch.alarms import Alarms, Log, Mail, Sink, Webhook
 from assay.watch.monitor import Monitor
 
 log = logging.getLogger("assay.service")
@@ -26,10 +27,10 @@ LIMITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 class Watching(threading.Thread):
     """every_s: how often drift and budgets are checked."""
 
-    def __init__(self, shelf: Shelf, store: Store, writer: Writer, metrics: Metrics, *, alarms: Alarms | None = None, every_s: float = 60.0, worker: int = 0, leads: bool = True) -> None:
+    def __init__(self, shelf: Shelf, store: Store, writer: Writer, metrics: Metrics, *, sinks: tuple[Sink, ...] = (Log(),), every_s: float = 60.0, worker: int = 0, leads: bool = True) -> None:
         super().__init__(name="watching", daemon=True)
         self._shelf, self._store, self._writer, self._metrics = shelf, store, writer, metrics
-        self._alarms, self._every_s, self._worker, self._leads = alarms, every_s, worker, leads
+        self._sinks, self._every_s, self._worker, self._leads = sinks, every_s, worker, leads
         self._noted: dict[tuple[str, int], deque[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(lambda: deque(maxlen=MOST_NOTED))
         self._monitors: dict[tuple[str, int], Monitor] = {}
         self._minutes: dict[tuple[int, str], _Minute] = {}
@@ -78,21 +79,14 @@ class Watching(threading.Thread):
         now = time.time()
         self._look()
         for held in self._shelf.all():
-            monitor = self._monitors.get((held.model, held.champion.version.version))
-            if monitor is not None:
-                monitor.flush(now)
-        if not self._leads:  # several workers: one of them judges what all have written down
-            return
-        for held in self._shelf.all():
             monitor = self._monitor(held)
-            found = monitor.check(now)
-            for one in found:
+            if not self._leads:  # several workers: one of them judges what all have written down
+                monitor.flush(now)
+                continue
+            for one in monitor.check(now):
                 column = one.facts.get("column")
                 if column and one.facts.get("effect") is not None:
                     self._metrics.of("assay_drift_effect", held.model, str(column)).set(float(one.facts["effect"]))
-            found += burning(self._store.traffic.between(held.model, now - 6 * 3600, now), at=now)
-            if self._alarms is not None:
-                self._alarms.settle(held.model, found, at=now)
 
     def stop(self) -> None:
         """Stop, and leave nothing unwritten."""
@@ -102,16 +96,18 @@ class Watching(threading.Thread):
         self._look()
         now = time.time()
         for monitor in self._monitors.values():
-            monitor.flush(now)
+            monitor.flush(now, force=True)
+            monitor.alarms.close()
         self._count(done_only=False)
 
     def _monitor(self, held: Held) -> Monitor:
         key = (held.model, held.champion.version.version)
         monitor = self._monitors.get(key)
         if monitor is None:
-            monitor = self._monitors[key] = Monitor(held.champion.bundle, self._store, held.model, held.champion.version.version)
+            monitor = self._monitors[key] = Monitor(held.champion.bundle, self._store, held.model, held.champion.version.version,
+                                                           alarms=Alarms(self._store, held.model, self._sinks))
             for old in [k for k in self._monitors if k[0] == held.model and k != key]:
-                self._monitors.pop(old).flush(time.time())
+                self._monitors.pop(old).flush(time.time(), force=True)
         return monitor
 
     def _look(self) -> None:
@@ -153,9 +149,35 @@ class _Minute:
         self.histogram: dict[str, int] = {}
 
     def count(self, status: int, ms: float) -> None:
+        if 400 <= status < 500:
+            self.refused += 1
+            return
         self.requests += 1
         self.errors += status >= 500
-        self.refused += 400 <= status < 500
         self.ms_sum += ms
         limit = next((str(limit) for limit in LIMITS_MS if ms <= limit), "inf")
         self.histogram[limit] = self.histogram.get(limit, 0) + 1
+
+
+def sinks_of(*, webhook: str | None, secret: str | None, email: str | None, lang: str) -> tuple[Sink, ...]:
+    """Where alarms go: the log always, a webhook, an e-mail address. email: smtp://[user:password@]host[:port]/?to=a@b.c&from=d@e.f, smtps:// for TLS from the first byte."""
+    sinks: list[Sink] = [Log(lang)]
+    if webhook is not None:
+        sinks.append(Webhook(webhook, secret, lang=lang))
+    if email is not None:
+        sinks.append(_mail(email, lang))
+    return tuple(sinks)
+
+
+def _mail(address: str, lang: str) -> Mail:
+    try:
+        parts = urlsplit(address)
+        query = dict(parse_qsl(parts.query))
+        host, port, to, sender = parts.hostname, parts.port, query["to"], query["from"]
+        if parts.scheme not in ("smtp", "smtps") or not host:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise InputError("Alarms by e-mail need an address like smtp://user:password@host:587/?to=a@b.c&from=d@e.f, or smtps:// with port 465.") from None
+    tls = "tls" if parts.scheme == "smtps" else "none" if host in ("localhost", "127.0.0.1", "::1") else "starttls"
+    return Mail(host, sender, tuple(to.split(",")), port or (465 if tls == "tls" else 587 if tls == "starttls" else 25), unquote(parts.username) if parts.username else None,
+                unquote(parts.password) if parts.password else None, tls, lang=lang)
