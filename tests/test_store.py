@@ -434,6 +434,17 @@ def test_sketches_are_found_by_the_time_they_reach_into(store: Store) -> None:
 # ---- processes
 
 
+def test_a_backup_is_a_store_of_one_moment(store: Store, tmp_path: Path) -> None:
+    store.write(predictions=[answered(i) for i in range(50)])
+    store.backup(tmp_path / "copy.sqlite")
+    store.write(predictions=[answered(99)])
+    with Store.open(tmp_path / "copy.sqlite", create=False) as copy:
+        assert copy.predictions.count("churn") == 50
+        assert copy.audit.verify().rows == 2
+    with pytest.raises(InputError, match="exists already"):
+        store.backup(tmp_path / "copy.sqlite")
+
+
 def test_a_forked_child_makes_connections_of_its_own(store: Store) -> None:
     store.write(predictions=[answered(1)])
     child = os.fork()

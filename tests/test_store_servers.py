@@ -231,7 +231,7 @@ class Wire:
     def _pump(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if asks and self.deaf and b"COMMIT" in data:
+                if asks and self.deaf and re.search(rb"COMMIT(?!TED)", data):
                     self.deaf = False
                     self._ends.remove(source)
                     source.shutdown(socket.SHUT_RDWR)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from assay.errors import InputError
 from assay.store.address import Address
 from assay.store.alarms import Alarms, Minutes, Sketches, add_traffic
 from assay.store.audit import Audit
@@ -74,6 +75,21 @@ class Store:
                 numbers = [] if first is None else list(range(first, first + row.detail["feedback"]))
                 found = numbers + (found or [])
         return found
+
+    def backup(self, file: str | Path) -> None:
+        """A copy of an SQLite store as it is at one moment, while the service goes on writing. Raises InputError for a server (it has tools of its own) and for a file that exists."""
+        import sqlite3
+
+        if self._database.address.file is None:
+            raise InputError("{store} is a server: back it up with its own tools, pg_dump or mariadb-dump --single-transaction.", store=self.shown)
+        if Path(file).exists():
+            raise InputError("'{file}' exists already; a backup goes into a new file.", file=str(file))
+        with self._database.reading() as connection:
+            copy = sqlite3.connect(str(file))
+            try:
+                connection.connection.driver_connection.backup(copy, pages=1000)  # type: ignore[union-attr]
+            finally:
+                copy.close()
 
     def close(self) -> None:
         self._database.close()
