@@ -7,6 +7,7 @@ arXiv:2407.04491); few-valued categories are one-hot, others get a code for an e
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,13 @@ _PARTS = {
     "day": lambda c: c.dt.day(),
     "weekday": lambda c: c.dt.weekday(),
     "hour": lambda c: c.dt.hour() + c.dt.minute() / 60,
+}
+_PARTS_ROW = {  # the same of one instant
+    "age_days": lambda t: (t - datetime(1970, 1, 1)) // timedelta(seconds=1) / 86_400,
+    "month": lambda t: t.month,
+    "day": lambda t: t.day,
+    "weekday": lambda t: t.isoweekday(),
+    "hour": lambda t: t.hour + t.minute / 60,
 }
 
 
@@ -126,11 +134,13 @@ class Columns:
         return self._inputs(raw, hot, codes, bags)
 
     def read_row(self, row: dict[str, Any]) -> Inputs | None:
-        """One row as arrays, without a frame. None if a value needs the general path (a time, a value of odd type)."""
+        """One row as arrays, without a frame. None if a value needs the general path (one of odd type)."""
         raw = np.empty((1, len(self.numbers)))
         for i, (name, part) in enumerate(self.numbers):
             value = row.get(name)
-            if part or not (value is None or isinstance(value, (float, int))):
+            if part and type(value) is datetime and value.tzinfo is None:
+                value = _PARTS_ROW[part](value)
+            elif value is not None and (part or not isinstance(value, (float, int))):
                 return None
             raw[0, i] = np.nan if value is None or value in (np.inf, -np.inf) else value
         hot: list[np.ndarray] = []
