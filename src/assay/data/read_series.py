@@ -89,7 +89,8 @@ def _frame(rows: Any) -> pl.DataFrame:
 def history_given(given: dict[str, Any], schema: Schema) -> Dataset:
     """One series as {"history": [values], "origin": time, and a list for each covariate, known ones `horizon` longer}. Raises InputError."""
     about = About.of(schema)
-    assert about is not None
+    if about is None:
+        raise InputError("This model forecasts series, and its schema does not say how they are read.")
     values = _listed(given, "history")
     if not np.isfinite(values).any():
         raise InputError("'history' holds no value, so there is nothing to go on.")
