@@ -44,7 +44,7 @@ def kubernetes(service: Service, *, memory_mb: int = 1024, cpus: float = 1.0, ho
 def _notes(service: Service, claim: str | None, service_monitor: bool) -> list[Text]:
     notes = []
     if service_monitor and not service.open_metrics:
-        notes.append(say("Prometheus asks with a key that no file holds: assay keys gives one, then kubectl create secret generic {name} --from-literal=key=KEY", name=f"{service.name}-metrics"))
+        notes.append(say("Prometheus asks with a key that no file holds: assay keys make gives one, then kubectl create secret generic {name} --from-literal=key=KEY", name=f"{service.name}-metrics"))
     if service.store is None:
         return [*notes, say("One replica and no autoscaling: SQLite is one file, for the processes of one machine. For more give a database: --store postgresql://HOST/DATABASE")]
     url = f"{service.store.dialect}://USER:PASSWORD@{service.store.host}:{service.store.port}/{service.store.database}"

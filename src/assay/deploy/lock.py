@@ -48,7 +48,7 @@ def pins(requires: Iterable[str], *, extras: Iterable[str] = (), modules: Iterab
     except ImportError:
         raise MissingExtra("packaging", extra="deploy") from None
     parsed = [Requirement(line) for line in lines]
-    names = {extra for extra in _extras(lines)}
+    names = set(_extras(lines))
     for extra in wanted:
         if extra not in names:
             raise InputError("assay has no extra '{extra}'. It has: {names}.", extra=extra, names=sorted(names))
@@ -96,11 +96,12 @@ def hashed(found: tuple[Pin, ...]) -> tuple[Pin, ...]:
         told: list[dict[str, Any]] = json.loads(report.read_text(encoding="utf-8"))["install"]
     from packaging.utils import canonicalize_name
 
-    digests = {canonicalize_name(item["metadata"]["name"]): item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256") for item in told}
-    absent = sorted(pin.name for pin in found if not digests.get(pin.name))
+    digests: dict[str, str | None] = {canonicalize_name(item["metadata"]["name"]): item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256") for item in told}
+    checked = tuple(replace(pin, hashes=(digest,)) for pin in found if (digest := digests.get(pin.name)))
+    absent = sorted({pin.name for pin in found} - {pin.name for pin in checked})
     if absent:
         raise InputError("pip gave no digest for: {packages}. Leave out --hashes, or install these from an index.", packages=absent)
-    return tuple(replace(pin, hashes=(digests[pin.name],)) for pin in found)
+    return checked
 
 
 def text(found: tuple[Pin, ...]) -> str:
@@ -119,11 +120,10 @@ def text(found: tuple[Pin, ...]) -> str:
 def licence_of(there: Distribution) -> str:
     """An SPDX expression where the package gives one, else what it calls its licence, in one line; '' if it says nothing."""
     about = there.metadata
-    expression = about.get("License-Expression")
-    if expression:
+    for expression in about.get_all("License-Expression") or []:
         return str(expression)
     classified = [c.rpartition("::")[2].strip() for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
-    named = str(about.get("License") or "").strip().splitlines()
+    named = str((about.get_all("License") or [""])[0]).strip().splitlines()
     return named[0][:100] if named and len(named) == 1 and named[0] not in ("UNKNOWN", "") else ", ".join(classified)
 
 
