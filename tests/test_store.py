@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -28,8 +29,17 @@ from assay.store.verify import Anchor
 from assay.words import Text, say
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("empty") / "store.sqlite"
+    Store.open(place).close()
+    return place
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, empty: Path) -> Iterator[Store]:
+    """A copy of an empty store: migrations take a third of a second."""
+    shutil.copy(empty, tmp_path / "store.sqlite")
     with Store.open(tmp_path / "store.sqlite") as opened:
         yield opened
 
@@ -231,6 +241,8 @@ SWAP = "UPDATE audit SET detail = (SELECT detail FROM audit a WHERE a.seq = 7 - 
     ("UPDATE feedback SET audit = 7 WHERE id = 5", 6, "3 and 0 are"),
     ("INSERT INTO predictions SELECT 'new', at, model, version, arm, of, row, answer, doubt, ms, actor, 7 FROM predictions WHERE id = 'p000000'", 7, "which wrote none"),
     ("INSERT INTO predictions SELECT 'new', at, model, version, arm, of, row, answer, doubt, ms, actor, 8 FROM predictions WHERE id = 'p000000'", 8, "put in past the service"),
+    ("UPDATE predictions SET answer = x'00ff' WHERE id = 'p000011'", 3, "was changed"),
+    ("UPDATE predictions SET id = x'00ff' WHERE id = 'p000011'", 3, "was changed"),
     ("INSERT INTO audit SELECT 8, at, actor, action, detail, hash, hash FROM audit WHERE seq = 7", 8, "put in past the service"),
 ])
 def test_every_change_past_the_service_is_found(written: Store, sql: str, broken: int, why: str) -> None:
@@ -287,6 +299,28 @@ def test_spans_name_the_same_numbers(numbers: set[int]) -> None:
     found = spans(numbers)
     assert {n for a, b in found for n in range(a, b + 1)} == numbers
     assert all(b + 1 < c for (_, b), (c, _) in itertools.pairwise(found))
+
+
+def test_retention_by_model_and_row_by_row_leaves_the_others(store: Store) -> None:
+    for i in range(60):
+        store.write(predictions=[answered(i), answered(100 + i, model="other")][: 1 + i % 2])
+    assert store.predictions.expire(1050.0, model="churn") == 50
+    assert (store.predictions.count("churn"), store.predictions.count("other")) == (10, 30)
+    assert store.audit.verify()
+    assert store.predictions.expire(1e9, by="cli") == 40
+    assert store.audit.verify()
+
+
+def test_the_store_s_own_actions_cannot_be_written_by_others(store: Store) -> None:
+    for action in ("write", "expire"):
+        with pytest.raises(InputError, match="of the store itself"):
+            store.audit.add("cli", action, {})
+
+
+def test_the_file_is_nobody_else_s_to_read(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "new" / "s") as store:
+        store.audit.add("cli", "x", {})
+        assert {p.stat().st_mode & 0o077 for p in (tmp_path / "new").iterdir()} == {0}
 
 
 def test_audit_rows_are_read_newest_first_page_by_page(written: Store) -> None:
@@ -407,6 +441,9 @@ def test_a_draft_is_settled_once(store: Store) -> None:
     assert [d.id for d in store.drafts.open("reply", 10)] == ["d1", "d2"]
     assert store.drafts.settle("d1", "accepted", None, "page:1").final == "抱歉，马上补发 😀"
     assert store.drafts.settle("d2", "edited", "better", "page:1").final == "better"
+    assert store.drafts.expire(1.5) == 1
+    assert store.drafts.get("d1") is None
+    store.drafts.add(Draft("d1", 1.0, "reply", "q", "a", status="accepted"))
     assert store.drafts.get("d2") == Draft("d2", 2.0, "reply", "q", "a", "better", "edited", "page:1")
     with pytest.raises(InputError, match="is accepted already"):
         store.drafts.settle("d1", "rejected", None, "x")

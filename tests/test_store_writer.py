@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import BudgetError, EndpointError, InputError
+from assay.errors import BudgetError, EndpointError, InputError, ReadError
 from assay.store import Store, Writer
 from assay.store.records import Feedback, Prediction, Traffic
 
@@ -169,5 +169,21 @@ def test_closing_gives_up_on_a_store_that_never_comes_back_and_tells_who_waits(s
     gate.fails = [BudgetError("The store '{store}' is busy: {reason}.", store="x", reason="locked")] * 1000
     writer = Writer(store)
     label = writer.submit(Feedback("m", label=0))
+    while writer.trouble is None:
+        time.sleep(0.005)
+    later = writer.submit(Feedback("m", label=1))
     assert not writer.close(0.3)
-    assert isinstance(label.exception(5), BudgetError)
+    assert "is busy" in str(label.exception(5))
+    assert "ended before this label was written" in str(later.exception(5))
+    assert writer.submit(Feedback("m", label=2)).exception(1) is not None
+
+
+def test_a_damaged_store_is_no_reason_to_throw_rows_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(store, monkeypatch)
+    gate.open.set()
+    gate.fails = [ReadError("'{store}' is damaged, or no store: {reason}. Put a backup in its place.", store="x", reason="malformed")]
+    writer = Writer(store)
+    labels = [writer.submit(Feedback("m", label=i)) for i in range(3)]
+    assert [done.result(10) for done in labels] == [1, 2, 3]
+    assert writer.refused == 0
+    assert writer.close()

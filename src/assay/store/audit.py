@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from assay.errors import InputError
 from assay.store.database import Database
 from assay.store.packing import unpack
 from assay.store.records import AuditRow
@@ -17,7 +18,9 @@ class Audit:
         self._database = database
 
     def add(self, actor: str, action: str, detail: dict[str, Any]) -> AuditRow:
-        """One more row. No secrets and no personal data in `detail`: it is never deleted."""
+        """One more row. No secrets and no personal data in `detail`: it is never deleted. 'write' and 'expire' are the store's own."""
+        if action in ("write", "expire"):
+            raise InputError("'{action}' is an action of the store itself; call it otherwise.", action=action)
         with self._database.writing() as transaction:
             previous = transaction.hash
             seq = transaction.audit(actor, action, detail)

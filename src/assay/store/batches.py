@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assay.store.packing import digest, finite, pack, plain, unpack
@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 def state(predictions: Iterable[Sequence[Any]], feedback: Iterable[Sequence[Any]]) -> State:
-    ours, theirs = sorted(predictions, key=lambda r: r[0]), sorted(feedback, key=lambda r: r[0])
+    ours, theirs = (sorted(rows, key=lambda r: (type(r[0]).__name__, r[0])) for rows in (predictions, feedback))
     return State(len(ours), len(theirs), digest([*ours, *theirs]))
 
 
@@ -98,49 +98,56 @@ def _batches(connection: Connection, table: Table, columns: tuple[str, ...], fir
         yield seq, held
 
 
+def states_of(connection: Connection, seqs: Iterable[int]) -> dict[int, State]:
+    """Those of some batches only: neighbours are asked for together."""
+    out: dict[int, State] = {}
+    for first, last in spans(seqs, apart=20):
+        out |= states(connection, first, last)
+    return out
+
+
 @dataclass
 class Removed:
     """What was taken out of batches by retention, as its audit rows say: so a batch that is smaller than it was written may still be whole."""
 
-    left: dict[int, State]
-    emptied: list[tuple[int, int]]
+    left: dict[int, State] = field(default_factory=dict)
+    emptied: list[list[int]] = field(default_factory=list)
+    read_to: int = 0
 
-    @classmethod
-    def read(cls, connection: Connection, until: int) -> Removed:
+    def read(self, connection: Connection, until: int) -> Removed:
+        """Takes in the audit rows up to this one that are new since the last time."""
         audit = tables().audit
-        left: dict[int, State] = {}
-        spans: list[tuple[int, int]] = []
-        after = 0
         query = audit.select().where(audit.c.action == "expire", audit.c.seq <= until).order_by(audit.c.seq).limit(100)
-        while page := connection.execute(query.where(audit.c.seq > after)).all():
+        found = []
+        while page := connection.execute(query.where(audit.c.seq > self.read_to)).all():
             for row in page:
                 detail = unpack(row.detail)
-                left |= {int(seq): State(*rest) for seq, rest in detail.get("left", {}).items()}
-                spans += [(a, b) for a, b in detail.get("emptied", [])]
-            after = page[-1].seq
-        merged: list[tuple[int, int]] = []
-        for a, b in sorted(spans):
-            if merged and a <= merged[-1][1] + 1:
-                merged[-1] = (merged[-1][0], max(b, merged[-1][1]))
-            else:
-                merged.append((a, b))
-        return cls(left, merged)
+                self.left |= {int(seq): State(*rest) for seq, rest in detail.get("left", {}).items()}
+                found += detail.get("emptied", [])
+            self.read_to = page[-1].seq
+        if found:
+            self.emptied = _merged(self.emptied + found)
+        return self
 
     def expected(self, seq: int, detail: dict[str, Any]) -> State:
-        at = bisect_right(self.emptied, (seq, 1 << 62)) - 1
+        at = bisect_right(self.emptied, [seq, 1 << 62]) - 1
         if at >= 0 and self.emptied[at][0] <= seq <= self.emptied[at][1]:
             return NOTHING
         return self.left.get(seq) or State(detail["predictions"], detail["feedback"], detail["sha256"])
 
 
-def spans(numbers: Iterable[int]) -> list[list[int]]:
-    """[1, 2, 3, 7] as [[1, 3], [7, 7]]."""
+def spans(numbers: Iterable[int], apart: int = 1) -> list[list[int]]:
+    """[1, 2, 3, 7] as [[1, 3], [7, 7]]. apart: how far two numbers of one span may be apart."""
+    return _merged([[n, n] for n in numbers], apart)
+
+
+def _merged(parts: list[list[int]], apart: int = 1) -> list[list[int]]:
     out: list[list[int]] = []
-    for n in sorted(numbers):
-        if out and n == out[-1][1] + 1:
-            out[-1][1] = n
+    for a, b in sorted(parts):
+        if out and a <= out[-1][1] + apart:
+            out[-1][1] = max(b, out[-1][1])
         else:
-            out.append([n, n])
+            out.append([a, b])
     return out
 
 

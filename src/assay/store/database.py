@@ -129,8 +129,17 @@ def _engine(address: Address) -> Engine:
 
     if address.dialect != "sqlite":
         connect = {"connect_timeout": 10} | ({"read_timeout": 120, "write_timeout": 120} if address.dialect == "mysql" else {})
-        return create_engine(address.url, pool_size=5, max_overflow=15, pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED", hide_parameters=True,
-                             connect_args=connect)
+        engine = create_engine(address.url, pool_size=5, max_overflow=15, pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED", hide_parameters=True,
+                               connect_args=connect)
+        if address.dialect == "postgresql":
+
+            @event.listens_for(engine, "connect")
+            def patient(raw: Any, _: Any) -> None:
+                with raw.cursor() as cursor:  # MySQL waits 50 s by itself
+                    cursor.execute(f"SET lock_timeout = {int(1000 * BUSY_S)}")
+                raw.commit()
+
+        return engine
     engine = create_engine("sqlite://", creator=lambda: _sqlite(address), pool_size=5, max_overflow=25, poolclass=_queue(), hide_parameters=True)
 
     @event.listens_for(engine, "begin")

@@ -1,7 +1,7 @@
 """What databases say when they fail, as one sentence of ours.
 
-BudgetError (HTTP 503): no room, a lock, a disk that refuses. EndpointError (502): a server that is gone. Both may pass, so a writer tries again.
-Everything else is the caller's to mend: ReadError, InputError.
+BudgetError (HTTP 503): no room, a lock, a disk that refuses. EndpointError (502): a server that is gone. RowError: the row is to blame.
+ReadError, InputError: somebody has to mend the store or its address first.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 
 from assay.errors import AssayError, BudgetError, EndpointError, InputError, ReadError
 from assay.store.address import Address, secrets_of
-
-PASSING = (BudgetError, EndpointError)
+from assay.store.packing import RowError
+from assay.words import say
 
 
 def explained(error: Exception, address: Address) -> AssayError:
@@ -30,12 +30,14 @@ def explained(error: Exception, address: Address) -> AssayError:
     if state in ("40001", "40P01", "55P03") or code in (1205, 1213):
         return BudgetError("The store '{store}' is busy: {reason}.", store=address.shown, reason=text)
     if state[:2] == "23" or code in (1062, 1048):
-        return InputError("The store '{store}' holds such a row already: {reason}.", store=address.shown, reason=text)
+        return RowError(say("The store '{store}' holds such a row already: {reason}.", store=address.shown, reason=text))
+    if state[:2] in ("22", "54") or code in (1153, 1264, 1366, 1406):
+        return RowError(say("The store '{store}' cannot hold a row: {reason}.", store=address.shown, reason=text))
     return AssayError("The store '{store}' refuses: {reason}.", store=address.shown, reason=text)
 
 
 def _sqlite(name: str, text: str, shown: str) -> AssayError:
-    if name == "SQLITE_FULL" or name.startswith(("SQLITE_IOERR", "SQLITE_TOOBIG")) or "disk is full" in text:
+    if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR") or "disk is full" in text:
         return BudgetError("No room is left for the store '{store}', or its disk refuses to write: {reason}. What waits is kept and written when there is room.", store=shown, reason=text)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in text:
         return BudgetError("The store '{store}' is busy: {reason}.", store=shown, reason=text)
@@ -46,7 +48,9 @@ def _sqlite(name: str, text: str, shown: str) -> AssayError:
     if name.startswith("SQLITE_CANTOPEN"):
         return BudgetError("The store '{store}' cannot be opened: {reason}. Does its folder exist, and may this user write there?", store=shown, reason=text)
     if name.startswith("SQLITE_CONSTRAINT"):
-        return InputError("The store '{store}' holds such a row already: {reason}.", store=shown, reason=text)
+        return RowError(say("The store '{store}' holds such a row already: {reason}.", store=shown, reason=text))
+    if name in ("SQLITE_TOOBIG", "SQLITE_MISMATCH"):
+        return RowError(say("The store '{store}' cannot hold a row: {reason}.", store=shown, reason=text))
     return AssayError("The store '{store}' refuses: {reason}.", store=shown, reason=text)
 
 

@@ -109,6 +109,15 @@ class Drafts:
             transaction.audit(actor, f"draft {status}", {"draft": row.id, "model": row.model})
         return Draft(row.id, row.at, row.model, row.asked, row.draft, kept, status, actor)
 
+    def expire(self, before: float, by: str = "service") -> int:
+        """Deletes those of before that time, settled or not; how many."""
+        d = tables().drafts
+        with self._database.writing() as transaction:
+            n = transaction.connection.execute(d.delete().where(d.c.at < before)).rowcount
+            if n:
+                transaction.audit(by, "drafts expired", {"drafts": n, "before": before})
+        return n
+
 
 def _text(text: str) -> str:
     return plain(text, 1_000_000, "text")

@@ -34,6 +34,8 @@ def migrated(address: Address, create: bool) -> Database:
             raise InputError("There is no store at '{store}'. assay serve makes one; --home or --store says where it is.", store=address.shown)
         try:
             address.file.parent.mkdir(parents=True, exist_ok=True)
+            if not address.file.exists():  # it will hold what people have asked: nobody else's to read, nor are its companions, which take its rights
+                address.file.touch(mode=0o600)
         except OSError as error:
             raise InputError("The folder of the store '{store}' cannot be made: {reason}.", store=address.shown, reason=error.strerror or type(error).__name__) from None
     database = Database(address)

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from assay.errors import InputError
-from assay.words import Text
+from assay.words import Text, say
+
+
+class RowError(InputError):
+    """A row cannot be kept for what it is: trying again later is of no use, and its neighbours are not to blame."""
+
 
 GENESIS = "0" * 64  # what the first row of a chain calls its previous hash
 
@@ -29,6 +34,7 @@ def _other(value: Any) -> Any:
 _LOOSE = json.JSONEncoder(ensure_ascii=False, default=_other)
 _STRICT = json.JSONEncoder(ensure_ascii=True, default=_other)
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=_other)
+_AS_FOUND = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr)  # even what nobody but a forger writes, such as a blob in a column of text
 _CANONICAL_ASCII = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=_other)
 
 
@@ -50,8 +56,8 @@ def _encoded(value: Any, encoder: json.JSONEncoder, careful: json.JSONEncoder) -
     except UnicodeEncodeError:
         return careful.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError("A value of the type '{type}' cannot be kept in the store: give numbers, texts, lists and objects.",
-                         type=str(error).partition("\n")[0][:60] or type(error).__name__) from None
+        raise RowError(say("A value of the type '{type}' cannot be kept in the store: give numbers, texts, lists and objects.",
+                           type=str(error).partition("\n")[0][:60] or type(error).__name__)) from None
     return text
 
 
@@ -65,7 +71,7 @@ def plain(value: str, most: int, what: str) -> str:
     Raises InputError where it is longer, because databases disagree about what they then do.
     """
     if len(value) > most:
-        raise InputError("The {what} '{start}...' has {length} characters; {most} are kept at most.", what=what, start=value[:20], length=len(value), most=most)
+        raise RowError(say("The {what} '{start}...' has {length} characters; {most} are kept at most.", what=what, start=value[:20], length=len(value), most=most))
     if value.isascii() and "\0" not in value:
         return value
     return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
@@ -86,6 +92,6 @@ def digest(rows: Iterable[Sequence[Any]]) -> str:
     """sha256 of rows as they stand in the table, one line of json a row, in the order given."""
     seen = hashlib.sha256()
     for row in rows:
-        seen.update(_CANONICAL.encode(list(row)).encode("utf-8", "surrogatepass"))
+        seen.update(_AS_FOUND.encode(list(row)).encode())
         seen.update(b"\n")
     return seen.hexdigest()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import InputError
-from assay.store.batches import NOTHING, Removed, by_number, feedback_of, prediction_of, spans, states
+from assay.store.batches import Removed, by_number, feedback_of, prediction_of, spans, states_of
 from assay.store.database import Database, Transaction
 from assay.store.packing import unpack
 from assay.store.records import Feedback, Prediction
@@ -141,36 +142,33 @@ class Predictions:
     def _remove(self, table: Any, conditions: tuple[Any, ...], by: str, told: dict[str, Any]) -> int:
         from sqlalchemy import select
 
-        total = 0
+        total, removed = 0, Removed()
         query = select(table.c.id, table.c.audit).where(*conditions).order_by(table.c.audit).limit(2_000)
         while True:
             with self._database.writing() as transaction:
                 rows = transaction.connection.execute(query).all()
                 if not rows:
                     return total
-                _thin(transaction, table, by_number((r[0], r[1]) for r in rows), by, told)
+                _thin(transaction, table, by_number((r[0], r[1]) for r in rows), by, told, removed.read(transaction.connection, transaction.seq))
                 total += len(rows)
+            time.sleep(0.02)  # SQLite has no queue: whoever waits for the lock gets it only if it is free for a moment
 
 
-def _thin(transaction: Transaction, table: Any, touched: dict[int, list[Any]], by: str, told: dict[str, Any]) -> None:
+def _thin(transaction: Transaction, table: Any, touched: dict[int, list[Any]], by: str, told: dict[str, Any], removed: Removed) -> None:
     """Takes these rows out of these batches, and says in the audit log what is left of them."""
     connection = transaction.connection
     audit = tables().audit
-    removed = Removed.read(connection, transaction.seq)
     details = {r.seq: r for r in connection.execute(audit.select().where(audit.c.seq.in_(list(touched))))}
+    before = states_of(connection, touched)
     for seq in touched:
-        wanted = removed.expected(seq, unpack(details[seq].detail)) if seq in details else NOTHING
-        if states(connection, seq, seq).get(seq, NOTHING) != wanted:
+        wanted = removed.expected(seq, unpack(details[seq].detail)) if seq in details else None
+        if before.get(seq) != wanted:
             raise InputError("Rows written with row {seq} of the audit log were changed past the service, so nothing of them is deleted. See: assay audit verify", seq=seq)
     ids = [key for keys in touched.values() for key in keys]
     connection.execute(table.delete().where(table.c.id.in_(ids)))
-    left, emptied = {}, []
-    for seq in touched:
-        now = states(connection, seq, seq).get(seq, NOTHING)
-        if now == NOTHING:
-            emptied.append(seq)
-        else:
-            left[str(seq)] = list(now)
+    after = states_of(connection, touched)
+    left = {str(seq): list(after[seq]) for seq in touched if seq in after}
+    emptied = [seq for seq in touched if seq not in after]
     transaction.audit(by, "expire", told | {table.name: len(ids), "emptied": spans(emptied), "left": left})
 
 

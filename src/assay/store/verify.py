@@ -59,7 +59,7 @@ def verify(database: Database, anchor: Anchor | None = None) -> Verified:
     audit, head = tables().audit, tables().head
     with database.reading() as connection:
         end = connection.execute(head.select()).one()
-        removed = Removed.read(connection, end.seq)
+        removed = Removed().read(connection, end.seq)
     seq, previous = 0, GENESIS
     anchored = anchor is None
     while seq < end.seq:
@@ -113,7 +113,7 @@ def _rows_of(row: Any, there: State, removed: Removed) -> Text | None:
 def _whole_now(database: Database, row: Any) -> bool:
     """The same question while nobody writes: retention may have taken rows between the pages."""
     with database.writing() as transaction:
-        removed = Removed.read(transaction.connection, transaction.seq)
+        removed = Removed().read(transaction.connection, transaction.seq)
         return _rows_of(row, states(transaction.connection, row.seq, row.seq).get(row.seq, NOTHING), removed) is None
 
 

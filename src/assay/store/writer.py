@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from assay.errors import AssayError, BudgetError
-from assay.store.failures import PASSING
+from assay.store.packing import RowError
 from assay.store.records import Feedback, Prediction, Traffic, new_id
 from assay.store.store import Store
 from assay.words import Text, say
@@ -140,7 +140,7 @@ class Writer:
             with self._wake:
                 batch = self._taken()
                 if batch is None:
-                    return
+                    return _failed(_Batch(feedback=[(f, done) for f, done in self._feedback if done.set_running_or_notify_cancel()]), _closed())
                 self._batch = batch
             self._finish(batch)
             with self._wake:
@@ -174,8 +174,10 @@ class Writer:
                 ids = self._store.written(batch.token, batch.begun) if batch.doubtful else None
                 if ids is None:
                     ids = self._store.write(predictions=batch.predictions, feedback=[f for f, _ in batch.feedback], traffic=batch.traffic, token=batch.token) if len(batch) else []
-            except PASSING as error:
-                self._trouble = say("The store cannot be written at the moment, {n} rows wait: {reason}", n=self.waiting, reason=error.text)
+            except (AssayError, OSError) as error:
+                if isinstance(error, RowError):
+                    return self._part(batch, error)
+                self._trouble = say("The store cannot be written at the moment, {n} rows wait: {reason}", n=self.waiting, reason=error.text if isinstance(error, AssayError) else str(error))
                 batch.doubtful = bool(batch.predictions or batch.feedback)
                 if not self._paused(_PAUSES[min(tries, len(_PAUSES) - 1)]):
                     return _failed(batch, error)
@@ -214,6 +216,10 @@ def _popped(rows: deque[Any]) -> list[Any]:
     for _ in some:
         rows.popleft()
     return some
+
+
+def _closed() -> BudgetError:
+    return BudgetError("The service ended before this label was written; send it again.")
 
 
 def _failed(batch: _Batch, error: Exception) -> None:
