@@ -1,0 +1,295 @@
+"""Ask a model one row, or the history of one series, and see what the answer rests on. Tries are not written down."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from assay.data.dataset import Column
+from assay.errors import InputError
+from assay.explain.examples import _coloured, _uri
+from assay.report import wording
+from assay.serve.explaining import explained
+from assay.serve.held import Held, example_row
+from assay.serve.page import charts
+from assay.serve.page.desk import View, Visit
+from assay.serve.page.parts import (
+    area,
+    bars,
+    box,
+    button,
+    card,
+    drawing,
+    empty,
+    field,
+    figures,
+    file_input,
+    form,
+    line,
+    select,
+    signed,
+    table,
+    tag,
+)
+from assay.serve.page.rows import address
+from assay.words import say
+
+MOST_LEVELS = 60  # of a category that are offered; more are typed
+MOST_FILE = 16 << 20
+_SUFFIXES = {"image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"), "audio": (".wav", ".flac", ".ogg", ".mp3")}
+
+
+async def build(visit: Visit) -> None:
+    held = chosen_model(visit)
+    if held is None:
+        return
+    number = [0]
+    asked, answered = _halves(visit, held)
+
+    async def example(step: int) -> None:
+        number[0] += step
+        asked.clear()
+        with asked:
+            _form(visit, held, await visit.do("", lambda: example_row(held.champion.bundle, number[0]) or {}) or {}, answered, example)
+
+    await example(0)
+
+
+def chosen_model(visit: Visit) -> Held | None:
+    """The model that the address names, the first one without; a choice where there are several."""
+    names = visit.app.shelf.names()
+    if not names:
+        empty(visit.say("No model is served yet."), visit.say("Play a contest and serve its winner, or: assay serve RUN/winner.assay"))
+        return None
+    name = visit.query.get("model", names[0])
+    name = name if name in names else names[0]
+    if len(names) > 1:
+        field(visit.say("Model"), lambda: select("model", [(n, n) for n in names], name, lambda to: visit.client.open(f"{visit.client.request.url.path}?model={to}") if to in names else None), kind="inline")
+    return visit.app.shelf.get(name)
+
+
+def _halves(visit: Visit, held: Held) -> tuple[Any, Any]:
+    with box("halves"):
+        with card(visit.say("Question"), f"{held.model} · {visit.say('version {version}', version=held.champion.version.version)} · {held.champion.bundle.candidate.name}"):
+            asked = box()
+        with card(visit.say("Answer")):
+            answered = box("answer", aria_live="polite")
+            with answered:
+                tag("p", visit.say("Nothing asked yet."), "how")
+    return asked, answered
+
+
+# ---- the question
+
+
+def _form(visit: Visit, held: Held, row: dict[str, Any], answered: Any, example: Any) -> None:
+    bundle = held.champion.bundle
+    files: dict[str, bytes] = {}
+    columns = list(bundle.schema.features)
+
+    async def ask(given: dict[str, Any]) -> None:
+        answered.clear()
+        with answered:
+            tag("p", visit.say("Asking …"), "how")
+        if bundle.task.by_rows:
+            found = await visit.do("predict", lambda: _answered(held, read_row(columns, given, files)))
+            draw = partial(_answer, visit, held, files)
+        else:
+            found = await visit.do("predict", lambda: bundle.predict_one(_history(given)))
+            draw = partial(_fan, visit, held)
+        answered.clear()
+        with answered:
+            if found is None:
+                tag("p", visit.say("No answer."), "how")
+            else:
+                draw(found)
+
+    with form(ask, "questions"):
+        if bundle.task.by_rows:
+            with box("grid"):
+                for i, column in enumerate(columns):
+                    _input(visit, held, column, f"f{i}", row.get(column.name), files)
+        else:
+            field(visit.say("History, the oldest value first"), lambda: area("history", rows=8, required=True),
+                  visit.say("Numbers between commas, blanks or line breaks; pasted from a column of a spreadsheet. An empty place is a dash."))
+            field(visit.say("Time of the first step to forecast"), lambda: line("origin"), visit.say("Such as 2026-03-05 08:00; may be left out."))
+        with box("row"):
+            button(visit.say("Ask"), kind="main", type="submit")
+            if bundle.task.by_rows and row:
+                button(visit.say("Another example row"), lambda: example(1))
+
+
+def _input(visit: Visit, held: Held, column: Column, name: str, value: Any, files: dict[str, bytes]) -> None:
+    text = "" if value is None else str(value)
+    if column.kind in _SUFFIXES:
+        async def arrived(path: Path, shown: str) -> None:
+            files[column.name] = path.read_bytes()
+            path.unlink(missing_ok=True)
+
+        field(column.name, lambda: file_input(visit, _SUFFIXES[column.kind], arrived, most=MOST_FILE), kind="wide")
+    elif column.kind == "number":
+        field(column.name, lambda: line(name, text, inputmode="decimal"), column.unit or "")
+    elif column.kind == "category":
+        levels = _levels(held, column.name)
+        if 0 < len(levels) <= MOST_LEVELS:
+            field(column.name, lambda: select(name, [("", "–"), *((v, v) for v in levels)], text))
+        else:
+            field(column.name, lambda: line(name, text))
+    elif column.kind == "text":
+        field(column.name, lambda: area(name, text, rows=4), kind="wide")
+    elif column.kind == "sequence":
+        steps = len(column.channels or ("",))
+        field(column.name, lambda: area(name, "", rows=6), visit.say("A line a step, {n} numbers in each: {channels}.", n=steps, channels=list(column.channels or ("–",))), kind="wide")
+    else:
+        field(column.name, lambda: line(name, text), visit.say("Such as 2026-03-05 08:00.") if column.kind == "time" else "")
+
+
+def _levels(held: Held, name: str) -> list[str]:
+    reference = held.champion.bundle.reference
+    if reference is None or name not in reference.columns:
+        return []
+    return sorted(str(v) for v in reference[name].unique().to_list() if v is not None)
+
+
+def read_row(columns: list[Column], given: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
+    """What stands in the form as a row that a model can be asked. Raises InputError."""
+    row: dict[str, Any] = {}
+    for i, column in enumerate(columns):
+        text = str(given.get(f"f{i}", "")).strip()
+        if column.kind in _SUFFIXES:
+            if column.name not in files:
+                raise InputError("'{name}' needs a file: choose one, and wait until it has arrived.", name=column.name)
+            row[column.name] = files[column.name]
+        elif not text:
+            row[column.name] = None
+        elif column.kind == "number":
+            row[column.name] = _number(text, column.name)
+        elif column.kind == "sequence":
+            row[column.name] = [[_number(v, column.name) for v in re.split(r"[,;\s]+", step.strip())] for step in text.splitlines() if step.strip()]
+        else:
+            row[column.name] = text
+    return row
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text.replace("−", "-").replace(" ", ""))
+    except ValueError:
+        raise InputError("'{name}' is '{text}', and a number is expected. Leave it empty if it is not known.", name=name, text=text[:40]) from None
+
+
+def _history(given: dict[str, Any]) -> dict[str, Any]:
+    """Raises InputError."""
+    cells = [c for c in re.split(r"[,;\s]+", str(given.get("history", "")).strip()) if c]
+    history = [None if c in ("-", "–", "null", "nan", "NA") else _number(c, "history") for c in cells]
+    return {"history": history} | ({"origin": given["origin"].strip()} if str(given.get("origin", "")).strip() else {})
+
+
+def _answered(held: Held, row: dict[str, Any]) -> dict[str, Any]:
+    bundle = held.champion.bundle
+    return {"answer": bundle.predict_one(row), "row": row, "explained": explained(held, row)}
+
+
+# ---- the answer
+
+
+def _answer(visit: Visit, held: Held, files: dict[str, bytes], found: dict[str, Any]) -> None:
+    answer, classes = found["answer"], getattr(held.champion.bundle.task, "classes", None)
+    target = held.champion.bundle.schema.target or visit.say("Answer")
+    if classes is not None:
+        figures([(target, str(answer["answer"]), f"{answer['probability']:.1%}")], "large")
+        shares = sorted(((str(c), float(answer[f"p({c})"])) for c in classes if f"p({c})" in answer), key=lambda s: -s[1])
+        if shares:
+            bars([(name, p, f"{p:.1%}") for name, p in shares[:12]], visit.say("Probabilities"))
+    else:
+        figures([(target, wording.number(answer["answer"]), wording.interval(answer.get("low"), answer.get("high"), digits=4)
+                  + (" " + visit.say("(90 % of the truths lie in such an interval)") if answer.get("low") is not None else ""))], "large")
+        if answer.get("low") is not None:
+            _interval(visit, answer)
+    _grounds(visit, found["explained"], found["row"], files)
+
+
+def _interval(visit: Visit, answer: dict[str, Any]) -> None:
+    from assay.report.draw import Axis, around, svg, text
+    from assay.report.draw import line as stroke
+
+    low, high = around([answer["low"], answer["high"]], pad=0.25)
+    x = Axis(low, high, 12.0, 548.0)
+    parts = [stroke(12, 18, 548, 18, "rail"), f'<line class="whisker thick" x1="{x(answer["low"]):.1f}" y1="18" x2="{x(answer["high"]):.1f}" y2="18"/>',
+             f'<circle class="dot c1" cx="{x(answer["answer"]):.1f}" cy="18" r="6"/>', *(text(x(t), 44, wording.number(t, digits=3, zeros=False), "tick mid") for t in x.ticks(5))]
+    drawing(svg(560, 50, parts, visit.say("The answer and its interval")))
+
+
+def _grounds(visit: Visit, why: dict[str, Any], row: dict[str, Any], files: dict[str, bytes]) -> None:
+    if "columns" in why:
+        tag("h3", visit.say("What each column adds"))
+        told = visit.say("The usual answer is {usual}, this one {told}; the bars add up to the difference.", usual=wording.number(why["usual"]), told=wording.number(why["told"]))
+        tag("p", told if why["explains"] is None else visit.say("Of '{label}':", label=why["explains"]) + " " + told, "how")
+        ranked = sorted(why["columns"], key=lambda c: -abs(c["adds"]))
+        signed([(c["column"], _short(row.get(c["column"])), c["adds"], wording.number(c["adds"], digits=3, sign=True)) for c in ranked[:14]], visit.say("What each column adds"))
+        if len(ranked) > 14:
+            tag("p", visit.say("{n} more columns add less.", n=len(ranked) - 14), "how")
+    if "words" in why:
+        tag("h3", visit.say("Words of '{column}'", column=why["words_column"]))
+        _words(visit, why["words"])
+    if "heat" in why:
+        tag("h3", visit.say("Where it looks in '{column}'", column=why["heat_column"]))
+        _heat(visit, why, files)
+    if "stretches" in why:
+        tag("h3", visit.say("What each stretch of '{column}' adds", column=why["stretches_column"]))
+        import numpy as np
+
+        parts = np.atleast_2d(np.asarray(why["stretches"], dtype=float)).sum(axis=0)
+        signed([(visit.say("part {i}", i=i + 1), "", float(v), wording.number(float(v), digits=2, sign=True)) for i, v in enumerate(parts)], visit.say("What each stretch adds"))
+    if not why.keys() & {"columns", "words", "heat", "stretches"}:
+        tag("p", visit.say("This bundle holds no rows to compare with, so the answer cannot be explained."), "how")
+
+
+def _words(visit: Visit, words: list[list[Any]]) -> None:
+    """Underlined by what they add: a line for, dots against, so that nobody needs to tell colours apart."""
+    most = max((abs(v) for _, v in words), default=0.0) or 1.0
+    with tag("p", "", "marked"):
+        for word, effect in words:
+            share = abs(effect) / most
+            if share < 0.08:
+                tag("span", f"{word}")
+            else:
+                tag("span", f"{word}", "for" if effect > 0 else "against", title=wording.number(effect, digits=2, sign=True)).style(f"--s:{100 * share:.0f}%")
+    tag("p", visit.say("A line under a word: it speaks for the answer. Dots: against it."), "hint")
+
+
+def _heat(visit: Visit, why: dict[str, Any], files: dict[str, bytes]) -> None:
+    import numpy as np
+
+    picture = files.get(why["heat_column"])
+    if picture is None:
+        return
+    with box("over"):
+        tag("img", "", "", src=address(picture), alt=visit.say("picture of the column '{name}'", name=why["heat_column"]))
+        tag("img", "", "", src=_uri(_coloured(np.asarray(why["heat"], dtype=float))), alt=visit.say("bright where the answer rests on the picture"))
+
+
+def _short(value: Any) -> str:
+    text = "" if value is None or isinstance(value, (bytes, list)) else wording.number(value, zeros=False) if isinstance(value, float) else str(value)
+    return text if len(text) <= 28 else text[:27] + "…"
+
+
+def _fan(visit: Visit, held: Held, found: dict[str, Any]) -> None:
+    """A forecast: median, outermost levels, and the figures by step."""
+    levels = sorted((k for k in found if re.fullmatch(r"q0?\.\d+", k)), key=lambda k: float(k[1:]))
+    steps = [int(s) for s in found["step"]]
+    if not levels or not steps:
+        tag("p", visit.say("No answer."), "how")
+        return
+    middle = min(levels, key=lambda k: abs(float(k[1:]) - 0.5))
+    points = {k: [(float(s), float(v)) for s, v in zip(steps, found[k], strict=True)] for k in (levels[0], middle, levels[-1])}
+    drawing(charts.curves([("c1", points[middle])], visit.say("Forecast by step: median and the outermost quantiles"), clock=False, from_zero=False,
+                          band=(points[levels[0]], points[levels[-1]])))
+    times = [str(t)[:16] for t in found.get("time", [""] * len(steps))]
+    table([visit.say("Step"), visit.say("Time"), *levels], [[str(s), times[i], *(wording.number(found[k][i]) for k in levels)] for i, s in enumerate(steps)],
+          numbers=(0, *range(2, 2 + len(levels))), caption=visit.say("Forecast by step"))
+
+
+VIEW = View("/try", say("Try"), say("Ask the champion one row and see what the answer rests on. Tries are not written down."), "predict", build)
