@@ -21,6 +21,7 @@ SEASONS = {"s": (60, 3600), "m": (60, 1440), "h": (24, 168), "d": (7, 30, 365), 
 ANY_SEASON = (4, 5, 6, 7, 10, 12, 24, 30, 48, 52, 60, 96, 144, 168, 288, 336, 365)
 CLEAR = 0.1  # share of the variance around the trend that a season has to explain
 LEAST_HISTORY = 3
+LEAST_SEASON = 4  # steps: a season within the season that is shorter is no news
 
 
 def windowed(found: Collection, *, horizon: int | None, season: int | None, wide: bool, notes: list[Text], hierarchy: tuple[str, ...] = ()) -> Dataset:
@@ -124,6 +125,14 @@ def season_of(found: Collection) -> int:
         if len(told) >= max(1, len(some) // 4) and float(np.median(told)) > clear:
             best, clear = season, float(np.median(told)) + 0.05
     return best
+
+
+def seasons_within(frequency: str, season: int) -> list[int]:
+    """The usual seasons of such steps that are shorter than this one: days within a week of hours."""
+    if not frequency:
+        return []
+    count, unit = split_frequency(frequency)
+    return sorted({steps for s in SEASONS.get(unit, ()) if LEAST_SEASON <= (steps := round(s / count)) < season})
 
 
 def explained(values: np.ndarray, season: int) -> float:

@@ -18,6 +18,7 @@ from assay.data.dataset import Dataset, Schema
 from assay.data.echo import LOOKS, Echo
 from assay.data.history import History, histories, latest
 from assay.data.lags import floors
+from assay.data.origins import seasons_within
 from assay.data.rare import Rare
 from assay.data.trees import Trees
 from assay.data.windows import Spread, Windows, ahead_of, asked, begun, cut, every, origins
@@ -157,7 +158,7 @@ class LagBoosting(Model):
             at = past + step - back - (j - 1) * season
             own = np.where(at >= 0, windows.past[:, np.maximum(at, 0)], np.nan)
             aligned.append((own - windows.base) / size[:, None])
-        by_step += [*aligned, _mean(np.stack(aligned[:2])), *self._beside(windows, size)]
+        by_step += [*aligned, _mean(np.stack(aligned[:2])), *self._beside(windows, size), *self._shorter(windows, size)]
         by_window = [(windows.past[:, -1 - j] - centre) / size for j in range(min(LAGS, past))]
         for span in sorted({1, max(1, season // 4), season, 3 * season}):
             if past > span + season:
@@ -170,6 +171,15 @@ class LagBoosting(Model):
         parts = [np.stack(by_step, axis=2), _along(np.column_stack(by_window), horizon), self.calendar.of(when, horizon), values, values - before,
                  _along(self._other(rows, windows), horizon), _along(self._static(rows, windows), horizon)]
         return np.concatenate([part.astype(np.float32) for part in parts], axis=2)
+
+    def _shorter(self, windows: Windows, size: np.ndarray) -> list[np.ndarray]:
+        """The last value of the same phase of each usual season within the season, and the mean of the last three: yesterday at this hour, where the base is last week."""
+        out = []
+        for short in seasons_within(self.task.frequency, self.task.season):
+            last = windows.past.shape[1] + np.arange(self.task.horizon) % short - short
+            same = [(np.where(last - j * short >= 0, windows.past[:, np.maximum(last - j * short, 0)], np.nan) - windows.base) / size[:, None] for j in range(3)]
+            out += [same[0], _mean(np.stack(same))]
+        return out
 
     def _beside(self, windows: Windows, size: np.ndarray) -> list[np.ndarray]:
         """How the base goes on around a step: where peaks may shift, the slope tells."""
