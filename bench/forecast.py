@@ -1,16 +1,19 @@
-"""Forecasts: the whole contest on open sets, and against an ensemble of statsforecast's AutoETS, AutoTheta and AutoARIMA in five times the time.
+"""Forecasts: the whole contest on open sets, against an ensemble of statsforecast's AutoETS, AutoTheta and AutoARIMA in five times the time, and against AutoGluon-TimeSeries at equal time.
 
-    python bench/forecast.py [--time 120s] [--sets m4_hourly ...] [--peer 40]
+    python bench/forecast.py [--time 120s] [--sets m4_hourly ...] [--peer 40] [--autogluon 60]
 
 peer: series of M4 hourly that the ensemble forecasts, one after the other, on one core; assay then gets a fifth of the time that this took, for the same series.
+autogluon: seconds that each side is given for a set, one after the other (twice as many for all of M4 hourly); its environment: python bench/peers/setup.py. 0: left out.
 Results go to $ASSAY_FORECASTS (default /tmp/assay-forecasts); a set that is there is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import polars as pl
 from contests import best_of, played
+from forecast_sets import SETS as SPLITS
+from forecast_sets import scores, split
 from machine import publish
+from peers.quiet import timed
+from peers.setup import HOME, python
 
 import assay
 
@@ -43,6 +50,7 @@ def main() -> None:
     ask.add_argument("--time", default="120s")
     ask.add_argument("--sets", nargs="*", default=list(SETS))
     ask.add_argument("--peer", type=int, default=40)
+    ask.add_argument("--autogluon", type=float, default=60.0)
     given = ask.parse_args()
     if not DATA.exists():
         print("forecast: skipped, the folder of open datasets is absent")
@@ -55,6 +63,8 @@ def main() -> None:
             "and the share of truths within its 80 % interval.", ["set", "origins that judge", "seasonal naive", "classical", "from scratch", "pre-trained", "outcome"], rows)
     if given.peer:
         against(given.peer)
+    if given.autogluon:
+        beside_autogluon(given.autogluon)
 
 
 def line(name: str, verdict: dict[str, Any]) -> list[str]:
@@ -91,6 +101,37 @@ def against(count: int) -> None:
             [f"assay's winner ({made.verdict.winner})", f"{ours_s:.0f} s", *_scores(actual, ours, histories)]]
     publish("forecast_peer", f"## Forecasts against statsforecast\n\nM4 hourly, {count} series drawn at random, the official 48 values to come; one core each for the peer's fits, assay in a fifth of "
             "that time, all of its work counted.", ["what", "time", "MASE", "sMAPE", "weighted quantile loss", "80 % interval holds"], rows)
+
+
+def beside_autogluon(seconds: float) -> None:
+    """Each set's same split and seconds for both, each in a process of its own, one after the other on all cores."""
+    if not python("autogluon-ts").exists():
+        print("forecast: AutoGluon-TimeSeries skipped, it is not installed (python bench/peers/setup.py)")
+        return
+    here, rows = Path(__file__).parent / "peers", []
+    for name, one in SPLITS.items():
+        given = seconds * (2 if name == "m4_hourly" else 1)
+        folder = split(one, HOME / "forecast-splits" / name)
+        for title, interpreter, script, *option in (("AutoGluon medium_quality", python("autogluon-ts"), "run_autogluon_ts.py", "medium_quality"), ("assay", sys.executable, "run_assay_ts.py")):
+            out = OUT / "beside" / name / title.split()[0]
+            if not (out / "told.parquet").exists():
+                out.mkdir(parents=True, exist_ok=True)
+                took = timed([str(interpreter), str(here / script), str(folder), str(given), str(out), *option], out / "log.txt", 4 * given + 120, here.parent)
+                (out / "took.json").write_text(json.dumps(took), encoding="utf-8")
+            if not (out / "told.parquet").exists():
+                rows.append([name, title, "no answer, see " + str(out / "log.txt"), *[""] * 7])
+                continue
+            took, facts = (json.loads((out / f"{part}.json").read_text(encoding="utf-8")) for part in ("took", "facts"))
+            found = scores(folder, pl.read_parquet(out / "told.parquet"))
+            members = ", ".join(f"{member} {weight:.2f}" for member, weight in sorted(facts["weights"].items(), key=lambda pair: -pair[1]) if weight >= 0.05) or facts["best"]
+            rows.append([name, title, f"{given:.0f} s", f"{took['wall_s']:.0f} s", f"{found['questions']:.0f}", f"{found['wql']:.4f}", f"{found['mase']:.3f}", f"{found['smape']:.2f}",
+                         f"{found['coverage']:.1%}", members])
+            print(rows[-1], flush=True)
+    publish("forecast_autogluon", "## Forecasts against AutoGluon-TimeSeries\n\nAutoGluon-TimeSeries 1.6.3 (its `fast_training` is `medium_quality` by another name since then), told to optimise the "
+            "weighted quantile loss, without its pre-trained Chronos-2 and Toto-2, whose weights a hub would have to give; assay without a pre-trained model from a folder either. The same split for both: M4 "
+            "hourly with the official 48 steps to come, the last six months of car sales, and the last 20 origins of single series, each with its whole history, without being "
+            "trained again. Seconds given: AutoGluon's fit, assay's whole run. n = 1 run each.",
+            ["set", "who", "given", "took in all", "questions", "weighted quantile loss", "MASE", "sMAPE", "80 % interval holds", "made of"], rows)
 
 
 def _peer(histories: list[np.ndarray], horizon: int, season: int) -> tuple[np.ndarray, float]:
