@@ -18,7 +18,7 @@ from assay.data.dataset import Column, Dataset, Schema
 from assay.errors import BundleError, InputError
 from assay.families.base import Budget, Candidate
 from assay.retrain.promotion import PROBATION, act, verdict
-from assay.retrain.recorded import label_of, losses
+from assay.retrain.recorded import cap_of, label_of, losses
 from assay.ship.bundle import pack
 from assay.store import Store
 from assay.store.records import Feedback, Prediction, new_id
@@ -107,7 +107,8 @@ def test_recorded_answers_lose_what_the_contest_says(loss, classes, seed):
     data = Dataset(pl.DataFrame({"y": truth}), Schema((Column("y", "category"),), target="y"))
     found = losses(task, task.answers(told).to_dicts(), truth.tolist())
     assert found.of == pytest.approx(task.losses(data, data, told))
-    assert found.most is not None and found.of.max() <= found.most
+    assert found.most is not None
+    assert found.of.max() <= found.most
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), st.sampled_from(("squared", "absolute", "pinball")), st.floats(0.1, 100))
@@ -118,7 +119,18 @@ def test_amounts_lose_what_the_contest_says_up_to_the_cap(truth, loss, cap):
     exact = task.losses(data, data, told)
     assert losses(task, task.answers(told).to_dicts(), truth).of == pytest.approx(exact)
     capped = losses(task, task.answers(told).to_dicts(), truth, cap=cap)
-    assert capped.of == pytest.approx(np.minimum(exact, cap)) and capped.most == cap
+    assert capped.of == pytest.approx(np.minimum(exact, cap))
+    assert capped.most == cap
+
+
+@given(st.sampled_from(("squared", "absolute", "pinball")), st.floats(0.1, 50), st.floats(0.1, 0.9))
+def test_the_cap_of_amounts_is_the_loss_of_an_error_of_two_and_a_half_half_widths(loss, radius, quantile):
+    task = Regress(loss=loss, quantile=quantile)
+    far = pl.DataFrame({"y": [2.5 * radius, -2.5 * radius]})
+    data = Dataset(far, Schema((Column("y", "number"),), target="y"))
+    assert cap_of(task, {"radius": radius}) == pytest.approx(task.losses(data, data, np.zeros((2, 3))).max())
+    assert cap_of(task, {}) is None
+    assert cap_of(Classify(("a", "b")), {}) == pytest.approx(-np.log(0.01))
 
 
 def test_labels_are_known_however_a_file_spells_them_and_a_new_class_is_a_miss():
@@ -127,14 +139,16 @@ def test_labels_are_known_however_a_file_spells_them_and_a_new_class_is_a_miss()
     assert [label_of(Classify((False, True)), v) for v in (True, "true", "FALSE")] == [True, True, False]
     assert [label_of(Regress(), v) for v in (3, "2.5", "x", float("nan"), True, None)] == [3.0, 2.5, None, None, None, None]
     found = losses(task, [{"answer": 1, "p(1)": 0.9, "p(2)": 0.1}] * 3, [1, "other", None])
-    assert found.of[:2] == pytest.approx([-np.log(0.9), -np.log(1e-6)]) and np.isnan(found.of[2])
+    assert found.of[:2] == pytest.approx([-np.log(0.9), -np.log(1e-6)])
+    assert np.isnan(found.of[2])
     assert "name a class" in str(found.notes[0])
 
 
 def test_with_more_classes_than_are_recorded_wrong_answers_are_counted_and_said_so():
     task = Classify(tuple(f"c{i}" for i in range(30)), loss="log")
     found = losses(task, [{"answer": "c3", "probability": 0.5}, {"answer": "c4", "probability": 0.5}], ["c3", "c9"])
-    assert found.of.tolist() == [0.0, 1.0] and found.most == 1.0
+    assert found.of.tolist() == [0.0, 1.0]
+    assert found.most == 1.0
     assert "wrong answers are counted" in str(found.notes[0])
 
 
@@ -144,7 +158,9 @@ def test_with_more_classes_than_are_recorded_wrong_answers_are_counted_and_said_
 def test_the_better_challenger_is_promoted_once_and_the_old_champion_answers_on_unseen(store, home):
     asked(store, 150, (0.4, 0.1))
     told = verdict(store, "mail", home=home)
-    assert told.outcome == "promote" and told.low > 0 and told.labels == 150
+    assert told.outcome == "promote"
+    assert told.low > 0
+    assert told.labels == 150
     assert actions(store) == ["promoted", "challenged"] * 2
     assert act(store, "mail", home=home, by="cli").outcome == "promote"
     stage = store.versions.stage("mail")
@@ -169,7 +185,8 @@ def test_a_champion_that_turns_out_worse_than_its_predecessor_is_rolled_back(sto
     time.sleep(0.01)
     asked(store, 150, (0.4, 0.1), seed=1)  # now the new champion is the one that errs
     told = act(store, "mail", home=home)
-    assert told.outcome == "roll_back" and "turned out worse" in str(told.text)
+    assert told.outcome == "roll_back"
+    assert "turned out worse" in str(told.text)
     stage = store.versions.stage("mail")
     assert (stage.champion, stage.challenger, stage.previous) == (1, None, None)
     assert actions(store)[-1] == "rolled back"
@@ -181,7 +198,8 @@ def test_the_comparison_with_the_predecessor_ends_when_nothing_was_found_against
     time.sleep(0.01)
     asked(store, PROBATION, (0.1, 0.1), seed=2)
     assert act(store, "mail", home=home).outcome == "keep"
-    assert store.versions.stage("mail").champion == 2 and store.versions.stage("mail").challenger is None
+    assert store.versions.stage("mail").champion == 2
+    assert store.versions.stage("mail").challenger is None
 
 
 def test_too_few_labels_say_not_yet_and_how_many_more_it_takes(store, home):
@@ -189,7 +207,10 @@ def test_too_few_labels_say_not_yet_and_how_many_more_it_takes(store, home):
     asked(store, 15, (0.4, 0.2))
     asked(store, 200, (0.4, 0.1), labelled=0.0)
     told = verdict(store, "mail", home=home)
-    assert told.outcome == "not_yet" and told.labels == 15 and told.needed and told.needed > 10
+    assert told.outcome == "not_yet"
+    assert told.labels == 15
+    assert told.needed
+    assert told.needed > 10
     for lang in LANGUAGES:
         assert "{" not in told.text.to(lang)
 
@@ -198,7 +219,8 @@ def test_a_canary_is_judged_by_the_same_rows_in_whichever_arm_they_were_answered
     store.versions.challenge("mail", 2, "canary", 0.5)
     asked(store, 200, (0.4, 0.1), canary=0.5)
     told = verdict(store, "mail", home=home)
-    assert told.labels == 200 and told.outcome == "promote"
+    assert told.labels == 200
+    assert told.outcome == "promote"
     store.versions.challenge("mail", 3, "shadow")
     assert verdict(store, "mail", home=home).labels == 0, "a new challenge starts a new test"
 
@@ -208,7 +230,8 @@ def test_a_last_label_counts_and_labels_that_are_none_are_left_out(store, home):
     keys = [p.id for p, _ in store.predictions.labelled("mail", arm="champion")]
     store.write(feedback=[Feedback("mail", prediction=keys[0], label={"no": "label"})])
     told = verdict(store, "mail", home=home)
-    assert told.labels == 59 and told.gain == -1.0
+    assert told.labels == 59
+    assert told.gain == -1.0
     assert any("1 labels were left out" in str(n) for n in told.notes)
 
 
@@ -231,7 +254,8 @@ def test_a_margin_and_an_alpha_that_is_shared_with_later_challengers_ask_for_mor
     plain, margin = verdict(store, "mail", home=home), verdict(store, "mail", home=home, margin=0.15)
     assert margin.outcome == "not_yet" or margin.low > 0.15
     shared = verdict(store, "mail", home=home, for_ever=True)
-    assert shared.alpha < plain.alpha and shared.low < plain.low
+    assert shared.alpha < plain.alpha
+    assert shared.low < plain.low
     with pytest.raises(InputError, match="between 0 and 1"):
         verdict(store, "mail", home=home, alpha=1.5)
 
@@ -248,7 +272,8 @@ def test_amounts_are_compared_approximately_and_with_a_cap_exactly(store, home):
     store.write(predictions=rows, feedback=labels)
     free, capped = verdict(store, "flats", home=home), verdict(store, "flats", home=home, cap=20.0)
     assert free.outcome == capped.outcome == "promote"
-    assert any("central limit theorem" in str(n) for n in free.notes) and not any("central limit theorem" in str(n) for n in capped.notes)
+    assert any("central limit theorem" in str(n) for n in free.notes)
+    assert not any("central limit theorem" in str(n) for n in capped.notes)
 
 
 def test_processes_that_act_at_once_promote_once(store, home):

@@ -52,7 +52,8 @@ def test_what_is_due_is_later_than_now_within_a_week_and_at_the_time_of_the_line
     found = next_due(f"{minute} {hour} * * {day}", after)
     assert after < found <= after + timedelta(days=8)
     assert (found.minute, found.hour, found.isoweekday() % 7) == (minute, hour, day)
-    assert due(f"{minute} {hour} * * {day}", after, found) and not due(f"{minute} {hour} * * {day}", after, found - timedelta(seconds=1))
+    assert due(f"{minute} {hour} * * {day}", after, found)
+    assert not due(f"{minute} {hour} * * {day}", after, found - timedelta(seconds=1))
 
 
 @pytest.mark.parametrize(("line", "words"), [

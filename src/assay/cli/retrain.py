@@ -56,7 +56,7 @@ def challenge_command(
     act: Annotated[bool, typer.Option("--act", help=say("Do what it says: promote, withdraw or roll back.").to(LANG))] = False,
     alpha: Annotated[float, typer.Option("--alpha", min=0.0001, max=0.5, help=say("Chance that a challenger which is no better is ever promoted.").to(LANG))] = 0.05,
     margin: Annotated[float, typer.Option("--margin", min=0.0, help=say("Gain in loss a row that is wanted.").to(LANG))] = 0.0,
-    cap: Annotated[float | None, typer.Option("--cap", min=0.0, help=say("Losses above it count as it: makes the test exact where losses have no end.").to(LANG))] = None,
+    cap: Annotated[float | None, typer.Option("--cap", min=0.0, help=say("Losses above it count as it (default: a log loss of 4.6, an error of 2.5 half-widths of the champion's interval; inf: none).").to(LANG))] = None,
     group: Annotated[str | None, typer.Option("--group", help=say("Column of the rows asked: rows of one group count as one.").to(LANG))] = None,
     for_ever: Annotated[bool, typer.Option("--for-ever", help=say("Spend alpha over all challengers to come, not for each anew.").to(LANG))] = False,
     home: _Home = _HOME,

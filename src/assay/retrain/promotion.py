@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from assay.errors import BundleError, InputError
-from assay.retrain.recorded import losses
+from assay.retrain.recorded import cap_of, losses
 from assay.retrain.sequential import LEAST, Compared, compare, spent
 from assay.ship.archive import opened
 from assay.ship.rebuild import contents_of, task_of
@@ -57,8 +57,8 @@ def verdict(store: Store, model: str, *, home: Path, alpha: float = ALPHA, margi
     """What the labels say so far. It may be asked after every label: the chance of ever promoting a challenger that is no better stays below alpha.
 
     Counted are rows asked since the challenge that both versions have answered and somebody has labelled, each by the loss of the contest. margin: gain in loss a
-    row that is wanted (default 0). cap: losses above it count as it, so that the answer is exact where losses have no end. group: a column of the rows asked;
-    rows of one group count as one. for_ever: alpha is spent over all challengers of this model to come, not for each anew (see `sequential.spent`).
+    row that is wanted (default 0). cap: losses above it count as it, so that the answer is exact where losses have no end (default: see `recorded.cap_of`; infinity:
+    none). group: a column of the rows asked; rows of one group count as one. for_ever: alpha is spent over all challengers of this model to come, not for each anew (see `sequential.spent`).
     Right after a promotion the previous champion stays in the role of a challenger, and the outcome may be 'roll_back'.
     Raises InputError (no such model, or a task without labels by row), BundleError.
     """
@@ -70,7 +70,8 @@ def verdict(store: Store, model: str, *, home: Path, alpha: float = ALPHA, margi
     probation = stage.challenger == stage.previous
     if for_ever and not probation:
         alpha = spent(alpha, *_history(store, model, stage.challenger))
-    champion, challenger = (_task(home, _version(store, model, v)) for v in (stage.champion, stage.challenger))
+    (champion, calibration), (challenger, _) = (_question(home, _version(store, model, v)) for v in (stage.champion, stage.challenger))
+    cap = cap_of(champion, calibration) if cap is None else cap
     if champion.json().get("loss") != challenger.json().get("loss"):
         raise InputError("Versions {old} and {new} of '{model}' were judged by different losses and cannot be compared. Withdraw the challenger, or retrain with the loss '{loss}'.",
                          old=stage.champion, new=stage.challenger, model=model, loss=champion.json().get("loss"))
@@ -166,9 +167,8 @@ def _compared(pairs: list[_Pair], champion: Task, challenger: Task, *, alpha: fl
     if support is None:
         notes.append(say("This loss has no upper end, so the bounds hold by the central limit theorem: they assume that no error far beyond those seen is to come. "
                          "--cap makes them exact."))
-    elif cap is not None:
-        clipped = int((np.maximum(old.of, new.of)[usable] >= cap).sum())
-        notes.append(say("Losses above {cap:g} count as {cap:g}: in {n:,} of {rows:,} rows.", cap=cap, n=clipped, rows=int(usable.sum())))
+    elif cap is not None and (clipped := int((np.maximum(old.of, new.of)[usable] >= cap).sum())):
+        notes.append(say("Losses above {cap:.3g} count as {cap:.3g}: in {n:,} of {rows:,} rows. --cap says otherwise.", cap=cap, n=clipped, rows=int(usable.sum())))
     found = compare(gains[usable], alpha=alpha, margin=margin, support=support, groups=groups)
     if groups is not None:
         notes.append(say("The {rows:,} rows count as {units:,} groups of '{group}'.", rows=found.rows, units=found.units, group=group))
@@ -236,8 +236,8 @@ def _version(store: Store, model: str, number: int) -> Version:
     return found
 
 
-def _task(home: Path, version: Version) -> Task:
-    """The question of a version, read from its manifest; the model itself is not loaded. Raises BundleError."""
+def _question(home: Path, version: Version) -> tuple[Task, dict[str, Any]]:
+    """The question of a version and its calibration, read from its manifest; the model itself is not loaded. Raises BundleError."""
     path = home / version.file
     if not path.is_file():
         raise BundleError("The file '{file}' of version {version} of '{model}' is gone. Put it back, or withdraw that version.", file=str(path), version=version.version, model=version.model)
@@ -246,4 +246,4 @@ def _task(home: Path, version: Version) -> Task:
     if digest != version.digest:
         raise BundleError("The file '{file}' is not version {version} of '{model}': its digest is another one. Put the file back.", file=str(path), version=version.version,
                           model=version.model)
-    return task_of(path.name, contents)
+    return task_of(path.name, contents), contents.calibration

@@ -18,7 +18,7 @@ from assay.contest.folder import Folder, write_json
 from assay.errors import InputError
 from assay.retrain.material import Kept, Material, case_of, gather, in_order, refused
 from assay.retrain.promotion import ALPHA, alone, stage_of
-from assay.retrain.recorded import losses
+from assay.retrain.recorded import cap_of, losses
 from assay.retrain.sequential import compare
 from assay.ship.bundle import Bundle, load
 from assay.store.records import Stage, Version
@@ -150,8 +150,9 @@ def _against_champion(run: Path, bundle: Bundle, champion: Version, material: Ma
     if fresh.sum() < JUDGES:
         return None
     test = data.take(evidence.rows[fresh])
-    before = losses(bundle.task, bundle.predict(test.asked().frame).to_dicts(), test.y.to_list())
-    gains = before.of - evidence.losses[packed][fresh]
+    cap = cap_of(bundle.task, bundle.calibration)
+    before = losses(bundle.task, bundle.predict(test.asked().frame).to_dicts(), test.y.to_list(), cap=cap)
+    gains = before.of - np.minimum(evidence.losses[packed][fresh], np.inf if cap is None else cap)
     usable = np.isfinite(gains)
     if usable.sum() < JUDGES:
         return None

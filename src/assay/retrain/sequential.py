@@ -104,7 +104,7 @@ def log_t_mixture(n: ArrayLike, mean: ArrayLike, squares: ArrayLike, *, alpha: f
         u = n * mean**2 / squares  # t squared over its degrees of freedom
         half = 0.5 * n * (np.log1p(u) - np.log1p(u / (1 + n * spread))) - 0.5 * np.log1p(n * spread)
         half = np.where(np.isinf(u), 0.5 * (n - 1) * np.log1p(n * spread), half)
-        twice = np.where(half > 0, half + np.log(2) + np.log1p(-0.5 * np.exp(-half)), np.log(np.maximum(2 * np.exp(half) - 1, 1e-300)))
+        twice = np.where(half > 0, half + np.log(2) + np.log1p(-0.5 * np.exp(-half)), np.log(np.maximum(2 * np.exp(np.minimum(half, 0.0)) - 1, 1e-300)))
     return np.where(mean > 0, twice, -np.inf)
 
 
