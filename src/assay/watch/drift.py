@@ -60,9 +60,14 @@ def shift(reference: np.ndarray, recent: np.ndarray, *, tolerated: float = TOLER
 
 def _tail(x: float, df: int, nc: float) -> float:
     """P(X > x) of the non-central chi-squared, to its far tail."""
-    from scipy.stats import ncx2
-
     if nc < _EXACT and x < 4 * _EXACT:
+        from scipy.special import chndtr
+
+        near = 1.0 - float(chndtr(x, df, nc))
+        if near > 1e-7:  # nine of its digits hold; further out only the survival function does, which takes 100 times as long
+            return near
+        from scipy.stats import ncx2
+
         return float(min(max(ncx2.sf(x, df, max(nc, 1e-12)), 0.0), 1.0))
     return _sankaran(x, df, nc)
 
@@ -112,6 +117,14 @@ def merged(reference: np.ndarray, recent_rows: int, most: int = MOST_CELLS) -> l
     return out
 
 
+def of_numbers(grid: Grid, reference: Numbers, recent: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    """(reference counts, recent counts) of the merged cells. A reference of one value has one cell, so what lies below and above of it gets a cell each."""
+    if grid.low == grid.high:
+        return tuple(np.array([t.below, t.n - t.below - t.above, t.above]) for t in (reference, recent))  # type: ignore[return-value]
+    cells = merged(reference.counts, recent.n)
+    return np.array([reference.counts[c].sum() for c in cells]), np.array([recent.counts[c].sum() for c in cells])
+
+
 def of_levels(reference: Levels, recent: Levels, most: int = 2 * MOST_CELLS) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """(reference counts, recent counts, places of the levels that keep a cell): the frequent levels and one cell for the rest, known or not.
 
@@ -143,8 +156,7 @@ def compare(gauge: Gauge, recent: Sketches, *, tolerated: float = TOLERATED, con
         if new is None or min(old.n, new.n) < LEAST_ROWS:
             continue
         if isinstance(old, Numbers) and isinstance(new, Numbers) and isinstance(grid, Grid):
-            cells = merged(old.counts, new.n)
-            found = shift(np.array([old.counts[c].sum() for c in cells]), np.array([new.counts[c].sum() for c in cells]), tolerated=tolerated, confidence=confidence)
+            found = shift(*of_numbers(grid, old, new), tolerated=tolerated, confidence=confidence)
             out.append(_of_numbers(name, found, grid, old, new, tolerated))
         elif isinstance(old, Levels) and isinstance(new, Levels) and isinstance(grid, Lexicon):
             a, b, kept = of_levels(old, new)
@@ -158,12 +170,17 @@ def _of_numbers(name: str, found: Shift, grid: Grid, old: Numbers, new: Numbers,
     moved = new.mean - old.mean
     se = float(np.sqrt(old.variance / old.n + new.variance / new.n))
     facts: dict[str, Any] = {"column": column, "part": part, "effect": found.effect, "low": found.low, "high": found.high, "p": found.p, "tolerated": tolerated,
-                             "rows": new.n, "reference_rows": old.n, "was": grid.centre + grid.scale * old.mean, "now": grid.centre + grid.scale * new.mean,
+                             "rows": new.n, "reference_rows": old.n, "was": _plain(grid, old.mean), "now": _plain(grid, new.mean),
                              "moved_sd": moved, "moved_low": moved - 1.96 * se, "moved_high": moved + 1.96 * se, "spread_ratio": float(np.sqrt(new.variance / old.variance)) if old.variance else None,
                              "wasserstein_sd": wasserstein(grid, old, new), "psi": psi(old.counts, new.counts)}
     text = say("{column} has shifted by {effect:.2f} [{low:.2f}, {high:.2f}] (tolerated: {tolerated:g}): on average {now:.4g}, before {was:.4g}.", column=_called(column, part),
                **{k: facts[k] for k in ("effect", "low", "high", "tolerated", "now", "was")})
     return Finding(code("prediction_drift" if not column else "drift", column or part if not part or not column else f"{column}/{part}"), _grade(found), text, facts)
+
+
+def _plain(grid: Grid, mean: float) -> float:
+    value = grid.centre + grid.scale * mean
+    return value if abs(value) > 1e-9 * grid.scale else 0.0  # a column of zeros has the mean 0, not -1.7e-16
 
 
 def _of_levels(name: str, found: Shift, grid: Lexicon, a: np.ndarray, b: np.ndarray, kept: list[int], tolerated: float) -> Finding:

@@ -136,9 +136,10 @@ class Lens:
         out: dict[str, np.ndarray] = {}
         if self.seen is not None:
             total = np.maximum(np.asarray(space.sum(axis=1)).ravel(), 1)
-            out["new"] = np.asarray(space @ (~self.seen).astype(np.float32)).ravel() / total
+            out["new"] = np.round(np.asarray(space @ (~self.seen).astype(np.float64)).ravel() / total, 4)
             space = _dense(space)
-        places = (space - self.centre) @ self.axes.T
+        # rounded, because a product of matrices differs in its last digits with the number of rows, and equal texts would fall on either side of an edge
+        places = np.round(((space - self.centre) @ self.axes.T).astype(np.float64), 4)
         return out | {f"direction{i + 1}": places[:, i] for i in range(places.shape[1])}
 
 

@@ -96,7 +96,7 @@ class Panes:
             self._thin()
         if self.held:
             self.newest = max(self.newest, *(i for i, _ in self.held))
-            self._since = self.held[-1][1].end - 3600  # another worker's pane may have ended a little earlier
+            self._since = self.held[-1][1].end - 120  # another worker's pane may have ended a little earlier
         return self.newest
 
     def _thin(self) -> None:

@@ -16,7 +16,7 @@ from assay.watch.drift import LEAST_ROWS
 from assay.watch.finding import Finding, code
 from assay.watch.gauge import Gauge, Grid, Lexicon
 from assay.watch.sketch import Levels, Numbers, Sketches
-from assay.watch.traces import named, shown
+from assay.watch.traces import named
 from assay.words import say
 
 TOLERATED = 0.02
@@ -51,7 +51,7 @@ def check(gauge: Gauge, recent: Sketches) -> list[Finding]:
             seen.add(column)
             out += _missing(column, old, new)
         if isinstance(old, Numbers) and isinstance(new, Numbers) and isinstance(grid, Grid):
-            out += _range(column, part, old, new, grid) + (_stuck(column, new, grid) if not part else [])
+            out += _range(column, old, new, grid) + _stuck(column, new, grid) if not part else []
         elif isinstance(old, Levels) and isinstance(new, Levels) and isinstance(grid, Lexicon) and not part:
             out += _levels(column, old, new) + _stuck_level(column, old, new, grid)
     return out + _broken(recent) + _copied(gauge.reference, recent)
@@ -67,18 +67,17 @@ def _missing(column: str, old: Numbers | Levels, new: Numbers | Levels) -> list[
                     say("'{column}' is missing in {now:.1%} of the rows, before in {was:.1%}.", column=column, now=facts["now"], was=facts["was"]), facts)]
 
 
-def _range(column: str, part: str, old: Numbers, new: Numbers, grid: Grid) -> list[Finding]:
+def _range(column: str, old: Numbers, new: Numbers, grid: Grid) -> list[Finding]:
     if min(old.n, new.n) < LEAST_ROWS:
         return []
     outside = new.below + new.above
     # of n rows the two that are its ends leave 2 / (n + 1) of all others outside
     effect, low, high, p = grown(2 + old.below + old.above, old.n + 1, outside, new.n)
-    facts = {"column": column, "part": part, "effect": effect, "low": low, "high": high, "p": p, "now": outside / new.n, "least": new.low, "most": new.high,
+    facts = {"column": column, "effect": effect, "low": low, "high": high, "p": p, "now": outside / new.n, "least": new.low, "most": new.high,
              "known_least": grid.low, "known_most": grid.high, "rows": new.n}
-    called = say("'{column}' ({part})", column=column, part=shown(part)) if part else f"'{column}'"
-    return [Finding(code("range", f"{column}/{part}" if part else column), "critical" if low > MUCH else "warning",
-                    say("{column} is outside of what was known ({known_least:.4g} to {known_most:.4g}) in {now:.1%} of the rows: now {least:.4g} to {most:.4g}.",
-                        column=called, **{k: facts[k] for k in ("known_least", "known_most", "now", "least", "most")}), facts)]
+    return [Finding(code("range", column), "critical" if low > MUCH else "warning",
+                    say("'{column}' is outside of what was known ({known_least:.4g} to {known_most:.4g}) in {now:.1%} of the rows: now {least:.4g} to {most:.4g}.",
+                        **{k: facts[k] for k in ("column", "known_least", "known_most", "now", "least", "most")}), facts)]
 
 
 def _levels(column: str, old: Levels, new: Levels) -> list[Finding]:
