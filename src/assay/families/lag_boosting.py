@@ -16,7 +16,7 @@ from assay.data.afford import LEAST_ROUNDS, Rounds, pace, settings
 from assay.data.calendar import Calendar
 from assay.data.dataset import Dataset, Schema
 from assay.data.echo import LOOKS, Echo
-from assay.data.history import History, histories, latest
+from assay.data.history import About, History, histories, latest
 from assay.data.lags import floors
 from assay.data.origins import seasons_within
 from assay.data.rare import Rare
@@ -25,13 +25,14 @@ from assay.data.windows import Spread, Windows, ahead_of, asked, begun, cut, eve
 from assay.families.base import Budget, Candidate, Model, Range, TooSlow
 from assay.tasks.base import Task
 from assay.tasks.forecast import Forecast
-from assay.words import Text, say
+from assay.words import say
 
 CELLS = 150_000  # windows x steps that the trees are grown on
 MOST_ROUNDS = 600
 LAGS = 6
 SEASONS = (2, 3, 7)  # seasons back, besides the one that is the base: the seventh is the week of an hourly series
 MOST_PAST = 1500
+MOST_WITHIN = 12  # of a season within the season: an hour is none of a day
 ROWS_AT_ONCE = 400_000
 MOST_CLASSES = 200
 SPACE: dict[str, Range | tuple[Any, ...]] = {
@@ -44,31 +45,32 @@ class LagBoosting(Model):
     """What the trees learn is free of units: by how many of its sizes a step differs from the last season (`windows`), clipped, so that squares do no harm: on
     three open sets their quantile loss was 16 % less to 1 % more than that of absolute errors, in two thirds of the time. Rounds by early stopping on later origins, then grown again on all. Quantiles: of the errors on those later origins, by stretch of the horizon (`windows.Spread`).
 
-    params: country, whose holidays count ('' for none), and what tuning may change.
+    params: country, whose holidays count ('' for none); base, steps of a season within the season of which the last one is the base instead; and what tuning may change.
     """
 
     task: Forecast
 
     def __init__(self, task: Task, schema: Schema, **params: Any) -> None:
         super().__init__(task, schema, **params)
+        self.season = params.get("base") or self.task.season
         self.calendar = Calendar(self.task.frequency, params.get("country", ""))
         self.classes: dict[str, list[str]] = {}
         self.spread = Spread(self.task.horizon, self.task.levels)
-        self.rare = Rare(self.task.season, self.task.levels)
-        self.echo = Echo(self.task.horizon, self.task.season, self.task.frequency, self.task.levels)
+        self.rare = Rare(self.season, self.task.levels)
+        self.echo = Echo(self.task.horizon, self.season, self.task.frequency, self.task.levels)
         self.booster: Any = None
         self.trees = 0
-        self.past = min(MOST_PAST, max(3 * self.task.season + 8, 8 * self.task.season, 32))
+        self.past = min(MOST_PAST, max(3 * self.season + 8, 8 * self.season, 32))
         settings(self._tuned(), SPACE)
 
     def _tuned(self) -> dict[str, Any]:
-        return {k: v for k, v in self.params.items() if k != "country"}
+        return {k: v for k, v in self.params.items() if k not in ("country", "base")}
 
     def fit(self, train: Dataset, *, seed: int, budget: Budget) -> LagBoosting:
         import lightgbm as lgb
 
         rows = latest(train)
-        horizon, season = self.task.horizon, self.task.season
+        horizon, season = self.task.horizon, self.season
         self.classes = _classes(rows)
         starts = self._starts(train, rows)
         length = int(np.median([len(one.values) for one in rows])) if rows else 0
@@ -125,7 +127,7 @@ class LagBoosting(Model):
         return max(1, min(trees, int(0.6 * budget.predict_seconds / max(a_tree * budget.predict_rows * self.task.horizon, 1e-12))))
 
     def _cut(self, rows: Sequence[History], series: np.ndarray, origin: np.ndarray) -> Windows:
-        return cut(rows, series, origin, past=self.past, horizon=self.task.horizon, season=self.task.season)
+        return cut(rows, series, origin, past=self.past, horizon=self.task.horizon, season=self.season)
 
     def _starts(self, train: Dataset, rows: Sequence[History]) -> np.ndarray:
         """(len(rows),): the time of the first step of each history that is learnt from."""
@@ -145,7 +147,7 @@ class LagBoosting(Model):
 
     def _features(self, rows: Sequence[History], windows: Windows, when: np.ndarray) -> np.ndarray:
         """float32 (w, horizon, f): per step first, then per window, then the calendar and covariates; static classes last."""
-        horizon, season = self.task.horizon, self.task.season
+        horizon, season = self.task.horizon, self.season
         w, past = windows.past.shape
         size = np.where(windows.size > 0, windows.size, np.nan)
         step = np.arange(horizon)
@@ -175,7 +177,7 @@ class LagBoosting(Model):
     def _shorter(self, windows: Windows, size: np.ndarray) -> list[np.ndarray]:
         """The last value of the same phase of each usual season within the season, and the mean of the last three: yesterday at this hour, where the base is last week."""
         out = []
-        for short in seasons_within(self.task.frequency, self.task.season):
+        for short in seasons_within(self.task.frequency, self.season):
             last = windows.past.shape[1] + np.arange(self.task.horizon) % short - short
             same = [(np.where(last - j * short >= 0, windows.past[:, np.maximum(last - j * short, 0)], np.nan) - windows.base) / size[:, None] for j in range(3)]
             out += [same[0], _mean(np.stack(same))]
@@ -229,7 +231,7 @@ class LagBoosting(Model):
                 windows = self._cut(part, series, origin)
                 return windows.future, self._cube(part, windows, begins)
 
-            windows = asked(part, past=self.past, horizon=self.task.horizon, season=self.task.season)
+            windows = asked(part, past=self.past, horizon=self.task.horizon, season=self.season)
             cube = self.echo.scaled(self._cube(part, windows, begins), part, told)
             out[first : first + at_once] = np.maximum(cube, floors(windows.past)[:, None, None])
         return out.reshape(len(rows), self.task.width)
@@ -290,11 +292,16 @@ def _grow(lgb: Any, grown: dict[str, Any], data: Any, valid: Any, rounds: Rounds
     return lgb.train(grown, data, rounds.most, valid_sets=[valid], valid_names=["held"], callbacks=[judged])
 
 
-def _prepare(case: Case, schema: Schema) -> dict[str, Any] | Text:
-    return {"country": case.country} if case.country else {}
+def _instances(case: Case, schema: Schema) -> list[tuple[str, dict[str, Any]]]:
+    """Where there is a season within the season (days within a week of hours), a second one goes on from that: it follows sooner where one week is not like the last,
+    as at Christmas. With it alone the rented bikes of the last 20 days of a year have a weighted quantile loss of 0.229, without it 0.287; road traffic 0.053 and 0.048."""
+    params = {"country": case.country} if case.country else {}
+    about = About.of(schema)
+    within = [short for short in seasons_within(about.frequency, about.season) if MOST_WITHIN * short >= about.season] if about else []
+    return [("lag_boosting", params), *([("lag_boosting_short", params | {"base": within[-1]})] if within else [])]
 
 
 CANDIDATE = Candidate(
-    name="lag_boosting", rung="classical", tasks=("forecast",), build=LagBoosting, reads=("sequence", "time", "number", "category"), requires=("sequence",), prepare=_prepare, share=5.0,
+    name="lag_boosting", rung="classical", tasks=("forecast",), build=LagBoosting, reads=("sequence", "time", "number", "category"), requires=("sequence",), instances=_instances, share=5.0,
     space=SPACE, source="LightGBM (Ke et al. 2017) over lags and the calendar, direct for all steps", licence="MIT", version="1",
 )
