@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 MOST = 5_000  # rows that share one audit row, so that whoever verifies holds no more
 PREDICTION = ("id", "at", "model", "version", "arm", "of", "row", "answer", "doubt", "ms", "actor")
 FEEDBACK = ("id", "at", "model", "prediction", "kind", "label", "row", "source", "actor", "note")
-_PAGE = 2_000
 
 
 def prediction_cells(p: Prediction) -> tuple[Any, ...]:
@@ -55,54 +54,40 @@ def state(predictions: Iterable[Sequence[Any]], feedback: Iterable[Sequence[Any]
 NOTHING = state((), ())
 
 
-def states(connection: Connection, first: int, last: int) -> dict[int, State]:
-    """The batches with the numbers first to last as they stand in the tables now; those without rows are missing.
+def states(connection: Connection, sizes: Mapping[int, int]) -> dict[int, State]:
+    """Some batches as they stand in the tables now; those without rows are missing.
 
-    Reads page by page, so that it holds the rows of one batch at a time.
+    sizes: {audit row: how many rows it wrote}. As many batches are asked for at once as make a few thousand rows, without an order: given one, MariaDB sorts
+    all that is to come for every page.
     """
     out: dict[int, State] = {}
-    feedback = _batches(connection, tables().feedback, FEEDBACK, first, last)
-    waiting = next(feedback, None)
-    for seq, ours in _batches(connection, tables().predictions, PREDICTION, first, last):
-        while waiting is not None and waiting[0] < seq:
-            out[waiting[0]] = state((), waiting[1])
-            waiting = next(feedback, None)
-        theirs: list[Any] = []
-        if waiting is not None and waiting[0] == seq:
-            theirs, waiting = waiting[1], next(feedback, None)
-        out[seq] = state(ours, theirs)
-    while waiting is not None:
-        out[waiting[0]] = state((), waiting[1])
-        waiting = next(feedback, None)
+    for run in _runs(sizes):
+        ours, theirs = (_grouped(connection, table, names, run) for table, names in ((tables().predictions, PREDICTION), (tables().feedback, FEEDBACK)))
+        out |= {seq: state(ours.get(seq, ()), theirs.get(seq, ())) for seq in ours.keys() | theirs.keys()}
     return out
 
 
-def _batches(connection: Connection, table: Table, columns: tuple[str, ...], first: int, last: int) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
-    from sqlalchemy import and_, or_, select
+def _runs(sizes: Mapping[int, int]) -> Iterator[list[int]]:
+    run: list[int] = []
+    rows = 0
+    for seq in sorted(sizes):
+        if run and (rows + sizes[seq] > MOST or len(run) == 500):
+            yield run
+            run, rows = [], 0
+        run.append(seq)
+        rows += sizes[seq]
+    if run:
+        yield run
+
+
+def _grouped(connection: Connection, table: Table, names: tuple[str, ...], run: list[int]) -> dict[int, list[tuple[Any, ...]]]:
+    from sqlalchemy import select
 
     c = table.c
-    query = select(*(c[name] for name in columns), c.audit).where(c.audit >= first, c.audit <= last).order_by(c.audit, c.id).limit(_PAGE)
-    seq: int | None = None
-    held: list[tuple[Any, ...]] = []
-    page = connection.execute(query).all()
-    while page:
-        for row in page:
-            if row[-1] != seq:
-                if seq is not None:
-                    yield seq, held
-                seq, held = row[-1], []
-            held.append(tuple(row[:-1]))
-        end = page[-1]
-        page = connection.execute(query.where(or_(c.audit > end[-1], and_(c.audit == end[-1], c.id > end[0])))).all() if len(page) == _PAGE else []
-    if seq is not None:
-        yield seq, held
-
-
-def states_of(connection: Connection, seqs: Iterable[int]) -> dict[int, State]:
-    """Those of some batches only: neighbours are asked for together."""
-    out: dict[int, State] = {}
-    for first, last in spans(seqs, apart=20):
-        out |= states(connection, first, last)
+    several = c.audit.in_(run) if run[-1] - run[0] >= len(run) else c.audit.between(run[0], run[-1])
+    out: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    for row in connection.execute(select(*(c[name] for name in names), c.audit).where(several)):
+        out[row[-1]].append(tuple(row[:-1]))
     return out
 
 
@@ -136,15 +121,15 @@ class Removed:
         return self.left.get(seq) or State(detail["predictions"], detail["feedback"], detail["sha256"])
 
 
-def spans(numbers: Iterable[int], apart: int = 1) -> list[list[int]]:
-    """[1, 2, 3, 7] as [[1, 3], [7, 7]]. apart: how far two numbers of one span may be apart."""
-    return _merged([[n, n] for n in numbers], apart)
+def spans(numbers: Iterable[int]) -> list[list[int]]:
+    """[1, 2, 3, 7] as [[1, 3], [7, 7]]."""
+    return _merged([[n, n] for n in numbers])
 
 
-def _merged(parts: list[list[int]], apart: int = 1) -> list[list[int]]:
+def _merged(parts: list[list[int]]) -> list[list[int]]:
     out: list[list[int]] = []
     for a, b in sorted(parts):
-        if out and a <= out[-1][1] + apart:
+        if out and a <= out[-1][1] + 1:
             out[-1][1] = max(b, out[-1][1])
         else:
             out.append([a, b])

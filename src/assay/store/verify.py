@@ -65,19 +65,26 @@ def verify(database: Database, anchor: Anchor | None = None) -> Verified:
     while seq < end.seq:
         with database.reading() as connection:
             page = connection.execute(audit.select().where(audit.c.seq > seq, audit.c.seq <= end.seq).order_by(audit.c.seq).limit(_PAGE)).all()
-            there = states(connection, seq + 1, page[-1].seq if page else end.seq)
-        for row in page:
-            reason = _broken(row, seq, previous)
-            if reason is not None:
-                return Verified(seq, seq + 1, reason)
+            reason = None
+            links, sizes, before = seq, {}, previous
+            for row in page:
+                reason = _broken(row, links, before)
+                if reason is not None:
+                    break
+                links, before = row.seq, row.hash
+                sizes[row.seq] = _written(row)
+            there = states(connection, sizes)
+        for row in page[:len(sizes)]:
             if anchor is not None and anchor.seq == row.seq:
                 anchored = anchor.hash == row.hash
                 if not anchored:
                     return Verified(seq, row.seq, say("The chain was written anew: its row {seq} is not the one of the anchor.", seq=row.seq))
-            reason = _rows_of(row, there.pop(row.seq, NOTHING), removed)
-            if reason is not None and not _whole_now(database, row):
-                return Verified(seq, row.seq, reason)
+            changed = _rows_of(row, there.pop(row.seq, NOTHING), removed)
+            if changed is not None and not _whole_now(database, row):
+                return Verified(seq, row.seq, changed)
             seq, previous = row.seq, row.hash
+        if reason is not None:
+            return Verified(seq, seq + 1, reason)
         if len(page) < _PAGE:
             break
     if seq < end.seq or previous != end.hash:
@@ -110,11 +117,19 @@ def _rows_of(row: Any, there: State, removed: Removed) -> Text | None:
     return say("A prediction or label written with row {seq} of the audit log was changed.", seq=row.seq)
 
 
+def _written(row: Any) -> int:
+    """How many rows an audit row was written with. Asked of rows whose hash holds only: those are the store's own."""
+    if row.action != "write":
+        return 0
+    detail = unpack(row.detail)
+    return int(detail["predictions"] + detail["feedback"])
+
+
 def _whole_now(database: Database, row: Any) -> bool:
     """The same question while nobody writes: retention may have taken rows between the pages."""
     with database.writing() as transaction:
         removed = Removed().read(transaction.connection, transaction.seq)
-        return _rows_of(row, states(transaction.connection, row.seq, row.seq).get(row.seq, NOTHING), removed) is None
+        return _rows_of(row, states(transaction.connection, {row.seq: _written(row)}).get(row.seq, NOTHING), removed) is None
 
 
 def _tail(database: Database, seq: int) -> Verified:
