@@ -441,6 +441,9 @@ def test_a_draft_is_settled_once(store: Store) -> None:
     assert [d.id for d in store.drafts.open("reply", 10)] == ["d1", "d2"]
     assert store.drafts.settle("d1", "accepted", None, "page:1").final == "抱歉，马上补发 😀"
     assert store.drafts.settle("d2", "edited", "better", "page:1").final == "better"
+    store.drafts.add(Draft("d4", 4.0, "reply", "q", "a"))
+    store.drafts.settle("d4", "rejected", None, "page:1")
+    assert [d.id for d in store.drafts.settled("reply", 5)] == ["d2", "d1"]
     assert store.drafts.expire(1.5) == 1
     assert store.drafts.get("d1") is None
     store.drafts.add(Draft("d1", 1.0, "reply", "q", "a", status="accepted"))
