@@ -106,6 +106,12 @@ def demo_command(
         for known in DEMOS.values():
             typer.echo(f"  assay demo {known.name:<10} {known.about.to(lang)}")
         typer.echo(f"  assay demo {'production':<10} {say('A seeded plant: demand is forecast, lots are sized and scheduled, and the plans are paid for.').to(lang)}")
+        typer.echo(f"  assay demo {'loop':<10} {say('A service whose traffic shifts: alarm, labels, retraining, promotion by a test, rollback.').to(lang)}")
+        return
+    if name == "loop":
+        from assay.cli.playing import close_loop
+
+        close_loop(time or "40s", out, lang, as_json)
         return
     if name == "production":
         produce_plant(time or "60s", out, lang, as_json)

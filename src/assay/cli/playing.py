@@ -39,3 +39,18 @@ def produce_plant(time: str, out: Path | None, lang: str, as_json: bool) -> None
     for text in sentences(made):
         typer.echo(text.to(lang))
     typer.echo(say("Plans and charts: {path}", path=str(made.page)).to(lang))
+
+
+def close_loop(time: str, out: Path | None, lang: str, as_json: bool) -> None:
+    """The whole loop, told step by step."""
+    from assay.case import seconds
+    from assay.serve.loop_demo import loop, sentences
+
+    told = loop(out=out, time_s=seconds(time), lang=lang, observe=lambda text: typer.echo(text.to(lang), err=as_json) if hasattr(text, "to") else None)
+    if as_json:
+        typer.echo((told.folder / "loop.json").read_text(encoding="utf-8"))
+        return
+    typer.echo("")
+    for text in sentences(told):
+        typer.echo(text.to(lang))
+    typer.echo(say("Drawn in: {path}", path=str(told.page)).to(lang))

@@ -39,6 +39,8 @@ def serve_command(
     webhook: Annotated[str | None, typer.Option("--webhook", help=say("URL that alarms are sent to.").to(LANG))] = None,
     email: Annotated[str | None, typer.Option("--email", help=say("Alarms by e-mail: smtp://[user:password@]host[:port]/?to=a@b.c&from=d@e.f").to(LANG))] = None,
     llm: Annotated[tuple[str, str] | None, typer.Option("--llm", metavar="URL MODEL", help=say("An OpenAI-compatible endpoint and its model, to draft replies.").to(LANG))] = None,
+    retrain: Annotated[list[str] | None, typer.Option("--retrain", metavar="MODEL=CRON", help=say("Retrain a model at these times, such as 'churn=0 3 * * 1'; may be repeated.").to(LANG))] = None,
+    act: Annotated[bool, typer.Option("--act", help=say("Promote, withdraw and roll back as the test of the labels says, without asking.").to(LANG))] = False,
     log_format: Annotated[str, typer.Option("--log-format", help=say("text or json.").to(LANG))] = "text",
     access_log: Annotated[bool, typer.Option("--access-log", help=say("A line a request: path, status, milliseconds, key id; never bodies or keys.").to(LANG))] = False,
     trace: Annotated[bool, typer.Option("--trace", help=say("OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT.").to(LANG))] = False,
@@ -51,5 +53,5 @@ def serve_command(
     serve(Options(bundles=tuple(bundles or ()), home=str(home), store=store, host=host, port=port, workers=workers, keys=not no_keys, page=not no_page, keep_rows=not no_rows,
                   keep_media=keep_media, mask=mask, tls_cert=str(tls_cert) if tls_cert else None, tls_key=str(tls_key) if tls_key else None, oidc_issuer=oidc_issuer,
                   oidc_audience=oidc_audience, oidc_jwks=oidc_jwks, allow_hosts=tuple(allow_host or ()), open_metrics=open_metrics, max_body_mb=max_body, answer_s=deadline,
-                  drain_s=drain, check_s=check_every, webhook=webhook, email=email, log_json=log_format == "json", access_log=access_log, trace=trace, llm=llm or (), lang=lang),
+                  drain_s=drain, check_s=check_every, webhook=webhook, email=email, log_json=log_format == "json", access_log=access_log, trace=trace, llm=llm or (), retrain=tuple(retrain or ()), acts=act, lang=lang),
           lambda text: typer.echo(text.to(lang)))

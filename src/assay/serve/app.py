@@ -25,6 +25,7 @@ from assay.serve.http import Asked, Refused, Said, as_json, encode, read_body, s
 from assay.serve.labels import Labels
 from assay.serve.metrics import KIND, Metrics
 from assay.serve.replying import Endpoint, Replying
+from assay.serve.tending import Tending
 from assay.serve.watching import Watching
 from assay.store.store import Store
 from assay.store.writer import Writer
@@ -57,11 +58,12 @@ class Service:
     """
 
     def __init__(self, shelf: Shelf, store: Store, writer: Writer, door: Door, metrics: Metrics, watching: Watching, answering: Answering, *, limits: Limits = Limits(),
-                 hosts: tuple[str, ...] = (), open_metrics: bool = False, tls: bool = False, page: Callable[[Service], Any] | None = None, language_model: Endpoint | None = None, mask: bool = False, access_log: bool = False) -> None:
+                 hosts: tuple[str, ...] = (), open_metrics: bool = False, tls: bool = False, page: Callable[[Service], Any] | None = None, language_model: Endpoint | None = None, tending: Tending | None = None, mask: bool = False, access_log: bool = False) -> None:
         self.shelf, self.store, self.writer, self.door, self.metrics, self.watching, self.answering = shelf, store, writer, door, metrics, watching, answering
         self._limits, self._hosts, self._access_log = limits, frozenset(h.lower().encode() for h in hosts), access_log
         self._make_page, self._page_lock = page, asyncio.Lock()
         self._page: Any = None
+        self._tending = tending
         self.explaining = Explaining(shelf)
         self.in_flight = 0
         self.ready = False
@@ -213,6 +215,8 @@ class Service:
     async def _lifespan(self, receive: Any, send: Any) -> None:
         await receive()
         self.watching.start()
+        if self._tending is not None:
+            self._tending.start()
         self.ready = True
         self.metrics.of("assay_ready").set(1)
         await send({"type": "lifespan.startup.complete"})
@@ -222,6 +226,8 @@ class Service:
         with contextlib.suppress(Exception):
             await self.answering.close()
         self.explaining.close()
+        if self._tending is not None:
+            await asyncio.to_thread(self._tending.stop)
         await asyncio.to_thread(self.watching.stop)
         await asyncio.to_thread(self.writer.drain, 20.0)
         await send({"type": "lifespan.shutdown.complete"})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any
 
 from assay.errors import AssayError
+from assay.retrain.recorded import label_of
 from assay.serve.held import Held, Shelf
 from assay.serve.http import Asked, Refused, Said, as_json, shown
 from assay.serve.mask import masked
@@ -69,9 +69,11 @@ class Labels:
         if kind in ("label", "edit"):
             if "label" not in item or label is None:
                 raise _wrong(where, say("a 'label' is missing: what the answer should have been."))
-            reason = label_refused(held.champion.bundle.task, label)
+            task = held.champion.bundle.task
+            reason = label_refused(task, label)
             if reason is not None:
                 raise _wrong(where, reason)
+            label = label_of(task, label)
         return Feedback(held.model, kind, prediction, label, masked(row) if self._mask and row is not None else row, "api", asked.key.id, note)
 
     def _row_read(self, held: Held, row: Any, where: Text) -> None:
@@ -97,15 +99,13 @@ class Labels:
 
 
 def label_refused(task: Task, label: Any) -> Text | None:
-    """None if this could be an answer of the task, else the reason."""
+    """None if this could be an answer of the task, else the reason. 1, 1.0 and '1' are one class, True is not."""
     classes = getattr(task, "classes", None)
-    if classes is not None:
-        if any(label == c and isinstance(label, bool) == isinstance(c, bool) for c in classes):
-            return None
-        return say("the label '{label}' is none of {classes}.", label=shown(str(label)), classes=[str(c) for c in classes[:20]] + (["…"] if len(classes) > 20 else []))
-    if isinstance(label, bool) or not isinstance(label, (int, float)) or not math.isfinite(label):
-        return say("the label '{label}' is no finite number.", label=shown(str(label)))
-    return None
+    if classes is None:
+        return None if not isinstance(label, str) and label_of(task, label) is not None else say("the label '{label}' is no finite number.", label=shown(str(label)))
+    if label_of(task, label) in classes and (not isinstance(label, bool) or any(isinstance(c, bool) for c in classes)):
+        return None
+    return say("the label '{label}' is none of {classes}.", label=shown(str(label)), classes=[str(c) for c in classes[:20]] + (["…"] if len(classes) > 20 else []))
 
 
 def _wrong(where: Text, reason: Text) -> Refused:

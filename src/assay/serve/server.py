@@ -21,6 +21,7 @@ from assay.serve.auth import Door
 from assay.serve.held import Shelf, named, served
 from assay.serve.metrics import Metrics, shared_by_workers
 from assay.serve.replying import Endpoint
+from assay.serve.tending import Tending
 from assay.serve.watching import Watching, sinks_of
 from assay.store.store import Store
 from assay.store.writer import Writer
@@ -64,6 +65,7 @@ class Options:
     trace: bool = False
     llm: tuple[str, ...] = ()  # URL, MODEL
     retrain: tuple[str, ...] = ()
+    acts: bool = False
     lang: str = "en"
 
 
@@ -108,6 +110,7 @@ def service(options: Options, *, worker: int = 0) -> Service:
         media.mkdir(parents=True, exist_ok=True)
     answering = Answering(shelf, writer, keep_rows=options.keep_rows, mask=options.mask, media=media, observe=watching.answered)
     watching.answering = answering
+    tending = Tending(shelf, store, home, acts=options.acts, retrain=options.retrain, store_url=options.store, lang=options.lang) if worker == 0 else None
     tokens = None
     if options.oidc_issuer is not None:
         from assay.serve.oidc import Provider
@@ -116,7 +119,7 @@ def service(options: Options, *, worker: int = 0) -> Service:
     door = Door(store, required=options.keys, tokens=tokens, workers=options.workers)
     hosts = (*LOOPBACK, "[::1]", *options.allow_hosts) if options.host in LOOPBACK or options.allow_hosts else ()
     app = Service(shelf, store, writer, door, metrics, watching, answering, limits=Limits(body=int(options.max_body_mb * 2**20), answer_s=options.answer_s), hosts=hosts,
-                  open_metrics=options.open_metrics, tls=options.tls_cert is not None, page=_page(options), language_model=Endpoint(options.llm[0], options.llm[1]) if options.llm else None, mask=options.mask,
+                  open_metrics=options.open_metrics, tls=options.tls_cert is not None, page=_page(options), tending=tending, language_model=Endpoint(options.llm[0], options.llm[1]) if options.llm else None, mask=options.mask,
                   access_log=options.access_log)
     return app
 
