@@ -143,6 +143,11 @@ class Running:
                 out.append((" ".join(one.cmdline()[1:3])[-40:], one.memory_info().rss / 2**20))
         return out
 
+    def cpu_s(self) -> float:
+        """Seconds of processor that the server's processes have used."""
+        first = psutil.Process(self.process.pid)
+        return sum(sum(one.cpu_times()[:2]) for one in [first, *first.children(recursive=True)])
+
 
 @contextlib.contextmanager
 def running(server: Server, folder: Path, row: dict[str, float], *, key: str = "", again: bool = False) -> Iterator[Running]:
@@ -219,11 +224,14 @@ def one_round(all_: list[Server], folder: Path, rows: list[dict[str, float]], tr
             if worst > TOLERANCE:
                 raise RuntimeError(f"{server.name} answers otherwise than the model: by {worst:.2g}")
             wrk(it, folder, rows, connections=given.connections, seconds=2)
+            used = it.cpu_s()
             many = wrk(it, folder, rows, connections=given.connections, seconds=given.seconds)
+            many["cpu_us"] = (it.cpu_s() - used) / max(many["requests"], 1) * 1e6  # also right on a machine that others use
             alone = wrk(it, folder, rows, connections=1, seconds=given.seconds / 2)
             memory = it.processes()
         out.append({"server": server.name, "start_s": it.start_s, "first_start_s": first_s, "many": many, "alone": alone, "memory": memory, "worst_difference": worst})
         print(f"{server.name:9} start {it.start_s:6.2f} s  {many['per_s']:8.0f}/s  p50 {many['p50_us'] / 1000:6.2f}  p99 {many['p99_us'] / 1000:7.2f} ms  errors {many['errors'] + alone['errors']}  "
+              f"cpu {many['cpu_us']:5.0f} us  "
               f"alone p50 {alone['p50_us']:6.0f} us  {sum(mb for _, mb in memory):5.0f} MB in {len(memory)}", flush=True)
     return out
 
@@ -254,7 +262,7 @@ def drawn(rounds: list[list[dict[str, Any]]], calls: tuple[float, float], soaked
     for name, runs in by.items():
         memory = runs[-1]["memory"]
         table.append([name, each([r["many"]["per_s"] for r in runs], ".0f"), each([r["many"]["p50_us"] / 1000 for r in runs], ".2f"), each([r["many"]["p99_us"] / 1000 for r in runs], ".2f"),
-                      sum(int(r["many"]["errors"] + r["alone"]["errors"]) for r in runs), each([r["alone"]["p50_us"] for r in runs], ".0f"), each([r["start_s"] for r in runs], ".2f"),
+                      sum(int(r["many"]["errors"] + r["alone"]["errors"]) for r in runs), each([r["many"]["cpu_us"] for r in runs], ".0f"), each([r["alone"]["p50_us"] for r in runs], ".0f"), each([r["start_s"] for r in runs], ".2f"),
                       f"{sum(mb for _, mb in memory):.0f} ({'+'.join(f'{mb:.0f}' for _, mb in memory)})"])
     after = []
     ours = by.get("assay")
@@ -263,7 +271,9 @@ def drawn(rounds: list[list[dict[str, Any]]], calls: tuple[float, float], soaked
             if name in by:
                 ratios = [a["many"]["per_s"] / b["many"]["per_s"] for a, b in zip(ours, by[name], strict=True)]
                 tails = [a["many"]["p99_us"] / b["many"]["p99_us"] for a, b in zip(ours, by[name], strict=True)]
-                after.append(f"- {np.median(ratios):.2f} times the requests a second of {name} (each round: {each(ratios, '.2f')}; wanted: {least:g}), p99 {np.median(tails):.2f} times")
+                costs = [b["many"]["cpu_us"] / a["many"]["cpu_us"] for a, b in zip(ours, by[name], strict=True)]
+                after.append(f"- {np.median(ratios):.2f} times the requests a second of {name} (each round: {each(ratios, '.2f')}; wanted: {least:g}), p99 {np.median(tails):.2f} times, "
+                             f"requests per second of processor {np.median(costs):.2f} times ({each(costs, '.2f')})")
         if "empty" in by:
             for what, call in zip(("LightGBM's Booster.predict", "its C call"), calls, strict=True):
                 ratios = [a["alone"]["p50_us"] / (b["alone"]["p50_us"] + call) for a, b in zip(ours, by["empty"], strict=True)]
@@ -275,7 +285,7 @@ def drawn(rounds: list[list[dict[str, Any]]], calls: tuple[float, float], soaked
     about = (f"`python bench/serve.py`: one LightGBM model ({TREES} trees, {COLUMNS} numbers), rows as JSON, wrk with {given.connections} connections for {given.seconds:g} s and with one for "
              f"{given.seconds / 2:g} s, loopback, one worker each, n = {given.rounds} rounds in turns, every value shown. `assay` checks a key and writes every answer to its store; "
              "`onnx` and `booster` are one bare ASGI function around ONNX Runtime and LightGBM, `empty` around nothing.")
-    head = ["server", "requests/s", "p50 ms", "p99 ms", "errors", "alone p50 us", "start s", "RSS MB (a process)"]
+    head = ["server", "requests/s", "p50 ms", "p99 ms", "errors", "CPU us/request", "alone p50 us", "start s", "RSS MB (a process)"]
     if given.publish:
         publish("serve", about, head, table, after="\n".join(after))
     else:
