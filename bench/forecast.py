@@ -59,8 +59,9 @@ def main() -> None:
     for name, verdict in played(given.sets, OUT, lambda name, folder: assay.run(DATA / SETS[name][0], task="forecast", out=folder, time=given.time, **SETS[name][1])):
         rows.append(line(name, verdict))
         print(rows[-1], flush=True)
-    publish("forecast", f"## Forecasts\n\n`python bench/forecast.py`: the whole contest, {given.time} each. The best of every rung by test loss (scaled quantile loss), with its 95 % interval, MASE, "
-            "and the share of truths within its 80 % interval.", ["set", "origins that judge", "seasonal naive", "classical", "from scratch", "pre-trained", "outcome"], rows)
+    if rows:
+        publish("forecast", f"## Forecasts\n\n`python bench/forecast.py`: the whole contest, {given.time} each. The best of every rung by test loss (scaled quantile loss), with its 95 % interval, MASE, "
+                "and the share of truths within its 80 % interval.", ["set", "origins that judge", "seasonal naive", "classical", "from scratch", "pre-trained", "outcome"], rows)
     if given.peer:
         against(given.peer)
     if given.autogluon:

@@ -5,8 +5,9 @@ import importlib.util
 import numpy as np
 import pytest
 
+from assay.case import Case
 from assay.data.dataset import Column, Dataset, Schema
-from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, History, frame_of, row_of
+from assay.data.history import AHEAD, HISTORY, ORIGIN, PART, About, History, frame_of, row_of
 from assay.data.media import packed
 from assay.families.base import Budget, TooSlow
 from assay.families.lag_boosting import CANDIDATE as BOOSTING
@@ -197,6 +198,34 @@ def test_local_models_answer_every_row_and_say_how_many_fell_back(growing, tmp_p
         fitted(STATISTICAL, task, train, model="croston")
     with pytest.raises(TooSlow, match="needs about"):
         STATISTICAL.build(task, train.schema, model="theta").fit(train, seed=1, budget=Budget(seconds=1000, predict_rows=10**9, predict_seconds=1))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("statsforecast") is None, reason="statsforecast is not installed")
+@pytest.mark.parametrize("kind", ["ets", "theta", "arima"])
+def test_origins_of_one_series_share_fits_and_no_answer_depends_on_the_rows_beside_it(kind, tmp_path):
+    rng, t = np.random.default_rng(5), np.arange(150)
+    values = 50 + 8 * np.sin(2 * np.pi * t / 7) + np.cumsum(rng.normal(0, 0.3, 150)) + rng.normal(0, 1, 150)
+    data = rows_of({"one": values}, horizon=2, parts=(("train", 16), ("valid", 15), *(("test", back) for back in range(14, 0, -1))))
+    task = Forecast(horizon=2, season=7, frequency="1d")
+    train, test = sides(task, data)
+    fitted(STATISTICAL, task, train, model=kind).dump(tmp_path)
+    model = STATISTICAL.build(task, train.schema, model=kind).load(tmp_path)
+    together = model.predict(test.asked())
+    assert len(model.fits) == (0 if kind == "arima" else 1)
+    for row in (0, 6, 13):
+        alone = STATISTICAL.build(task, train.schema, model=kind).load(tmp_path)
+        np.testing.assert_array_equal(alone.predict(test.asked().take(np.array([row])))[0], together[row])
+    assert task.losses(train, test, together).mean() < task.losses(train, test, fitted(NAIVE, task, train).predict(test.asked())).mean()
+
+
+def test_days_within_weeks_are_gone_on_from_as_well_and_an_hour_is_no_season_of_a_day():
+    names = {}
+    for frequency, season in (("1h", 168), ("1h", 24), ("1mo", 12), ("1d", 7), ("1m", 1440)):
+        about = About(24, season, frequency, "value", None, "time", False)
+        column = Column(PART, "id", unit=about.text())
+        names[frequency, season] = [name for name, _ in BOOSTING.instances(Case(data="x.csv", target="value"), Schema((column,)))]
+    short = {key for key, made in names.items() if "lag_boosting_short" in made}
+    assert short == {("1h", 168)}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("statsforecast") is None, reason="statsforecast is not installed")

@@ -65,7 +65,8 @@ class Statistical(Model):
     """Fits each row's own past when it is asked: nothing is learnt before, but which way is quick enough for the rows and the time given.
 
     Of few series, many origins are asked. Then a model is fitted once to what was known at the last of certain steps, every 20 horizons, and goes on from there to
-    the origin with its parameters as they are: 60 origins of a series of half hours take 4 fits. Which steps these are depends on the row alone.
+    the origin with its parameters as they are: 60 origins of a series of half hours take 4 fits. Which steps these are depends on the row alone. ARIMA is fitted at each
+    origin: gone on with, a seasonal one with drift erred 24 % more than one fitted anew (a daily series, 14 origins; ets and theta 2 % less).
 
     params: model, one of ets, theta, arima, croston. Quantiles: the normal ones of the model's own 80 % interval; of the Croston family those of a demand that
     comes with the model's rate and has one of the sizes seen. A row whose fit fails is answered by the last season, and `facts` count them.
@@ -88,7 +89,7 @@ class Statistical(Model):
         rng = np.random.default_rng(seed)
         some = [rows[i] for i in np.sort(rng.permutation(len(rows))[:5000])]
         self.again.learn(some)
-        self.share = self.model != "croston" and 0 < len(rows) <= FEW_SERIES
+        self.share = self.model in ("ets", "theta") and 0 < len(rows) <= FEW_SERIES
         if self.model == "croston":
             share = float(np.mean([_intermittent(one) for one in some])) if some else 0.0
             if share < 0.05:
