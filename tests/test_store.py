@@ -443,7 +443,7 @@ def test_a_draft_is_settled_once(store: Store) -> None:
     assert store.drafts.settle("d2", "edited", "better", "page:1").final == "better"
     store.drafts.add(Draft("d4", 4.0, "reply", "q", "a"))
     store.drafts.settle("d4", "rejected", None, "page:1")
-    assert [d.id for d in store.drafts.settled("reply", 5)] == ["d2", "d1"]
+    assert [d.id for d in store.drafts.settled("reply", 5)] == ["d1", "d2"]
     assert store.drafts.expire(1.5) == 1
     assert store.drafts.get("d1") is None
     store.drafts.add(Draft("d1", 1.0, "reply", "q", "a", status="accepted"))

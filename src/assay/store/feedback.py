@@ -93,13 +93,6 @@ class Drafts:
         with self._database.reading() as connection:
             return [Draft(*row) for row in connection.execute(query)][::-1]
 
-    def settled(self, model: str, limit: int = 100) -> list[Draft]:
-        """Those that a person let go out, as they were or edited, the newest first. What was rejected is no example."""
-        d = tables().drafts
-        query = d.select().where(d.c.model == model, d.c.status.in_(("accepted", "edited"))).order_by(d.c.at.desc(), d.c.id.desc()).limit(limit)
-        with self._database.reading() as connection:
-            return [Draft(*row) for row in connection.execute(query)]
-
     def settle(self, id: str, status: str, final: str | None, actor: str) -> Draft:
         """status: accepted, edited or rejected. Only an open draft can be settled. Raises InputError."""
         d = tables().drafts
