@@ -25,7 +25,8 @@ from assay.words import Text, say
 TOLERATED, MUCH = 0.1, 0.25
 LEAST_ROWS = 100  # of either side; below, cells of five rows each are too few
 LEAST_IN_CELL = 5.0
-MOST_CELLS = 10
+MOST_CELLS = 10  # twice as many from MANY_ROWS on: narrow outer cells see a wider spread, which tenths hardly do
+MANY_ROWS = 400
 ALPHA = 0.05
 CONFIDENCE = 0.95
 _SPENT = 2.10974  # sum over m >= 2 of 1 / (m log(m)**2)
@@ -121,7 +122,7 @@ def of_numbers(grid: Grid, reference: Numbers, recent: Numbers) -> tuple[np.ndar
     """(reference counts, recent counts) of the merged cells. A reference of one value has one cell, so what lies below and above of it gets a cell each."""
     if grid.low == grid.high:
         return tuple(np.array([t.below, t.n - t.below - t.above, t.above]) for t in (reference, recent))  # type: ignore[return-value]
-    cells = merged(reference.counts, recent.n)
+    cells = merged(reference.counts, recent.n, MOST_CELLS if min(reference.n, recent.n) < MANY_ROWS else 2 * MOST_CELLS)
     return np.array([reference.counts[c].sum() for c in cells]), np.array([recent.counts[c].sum() for c in cells])
 
 

@@ -25,7 +25,6 @@ from assay.watch.traces import spread
 from assay.words import Text, say
 
 IN_MEMORY_MB = 256.0  # of parquet files; larger ones are streamed
-REFERENCE_ROWS = 20_000  # that grids are learnt from where a reference is streamed
 ANSWERED_ROWS = 20_000  # that the model answers, to see whether its answers have changed
 _GRADES = {level: i for i, level in enumerate(("critical", "warning", "info", "fine"))}
 
@@ -90,9 +89,8 @@ def _reference(model: Bundle, columns: tuple[Column, ...], source: Any, query: s
     if (parts := _streamed(source, columns)) is not None:
         names = set(pl.read_parquet_schema(parts[0]))
         there = tuple(c for c in columns if c.name in names)
-        sample = stream.sample(parts, there, rows=REFERENCE_ROWS)
-        learnt = Gauge.learn(sample, there)
-        return (learnt if learnt.lenses else learnt.counted_on(stream.measured(learnt, parts))), None, sample
+        gauge, sample = stream.learnt(parts, there)
+        return gauge, None, sample
     frame = _frame(model, columns, source, query)[0]
     return Gauge.learn(frame, [c for c in columns if c.name in frame.columns]), None, frame
 
@@ -103,7 +101,7 @@ def _recent(gauge: Gauge, model: Bundle, columns: tuple[Column, ...], source: An
         names = set(pl.read_parquet_schema(parts[0]))
         found = quality.read_leniently(pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), columns)[1]
         gauge = _only(gauge, names)
-        return stream.measured(gauge, parts), stream.sample(parts, [c for c in columns if c.name in names], rows=ANSWERED_ROWS), found
+        return stream.measured(gauge, parts), stream.sample(parts, [c for c in columns if c.name in names], rows=stream.rows_for(columns, ANSWERED_ROWS)), found
     frame, found = _frame(model, columns, source, query)
     return _only(gauge, set(frame.columns)).measure(frame), frame, found
 

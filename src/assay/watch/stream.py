@@ -21,6 +21,7 @@ from assay.watch.sketch import Numbers, Sketches
 from assay.watch.traces import key
 
 BLOCK_MB = 24  # decoded at a time by each thread
+MOST_SAMPLED, SAMPLED_CELLS = 20_000, 4_000_000
 HASHED = 64  # duplicates are looked for in tables of at most so many columns
 
 
@@ -58,6 +59,18 @@ def sample(parts: Sequence[Path], columns: Sequence[Column], *, rows: int, absen
             blocks.append(picked.collect(engine="streaming"))
         frames.append(pl.concat(blocks, how="horizontal"))
     return conform(pl.concat(frames, how="vertical_relaxed"), Schema(tuple(columns))).frame
+
+
+def rows_for(columns: Sequence[Column], most: int = MOST_SAMPLED) -> int:
+    """How many rows of such a table are held in memory at once: `most`, fewer where it is wide."""
+    return max(1000, min(most, SAMPLED_CELLS // max(len(columns), 1)))
+
+
+def learnt(parts: Sequence[Path], columns: Sequence[Column]) -> tuple[Gauge, pl.DataFrame]:
+    """(the gauge, the sample that made its grids): edges and levels from a sample, their counts from all rows, unless lenses need the rows themselves."""
+    some = sample(parts, columns, rows=rows_for(columns))
+    gauge = Gauge.learn(some, columns)
+    return (gauge if gauge.lenses else gauge.counted_on(measured(gauge, parts))), some
 
 
 def measured(gauge: Gauge, parts: Sequence[Path], *, threads: int | None = None) -> Sketches:
