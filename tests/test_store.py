@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from assay.errors import InputError
 from assay.store import Store
-from assay.store.batches import spans
+from assay.store.batches import Removed, spans
 from assay.store.packing import canonical, link, pack, unpack
 from assay.store.records import Draft, Feedback, Prediction, Stage, Traffic, new_id
 from assay.store.verify import Anchor
@@ -284,6 +284,19 @@ def test_retention_leaves_a_chain_that_verifies_and_still_guards_what_is_left(wr
     assert written.audit.verify().first_broken == 4
     with pytest.raises(InputError, match="changed past the service, so nothing of them is deleted"):
         written.predictions.expire(1022.5)
+
+
+def test_retention_while_the_log_is_verified_is_no_alarm(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written.predictions.expire(1012.0)
+    read, calls = Removed.read, []
+
+    def too_early(self: Removed, *rest: object) -> Removed:
+        calls.append(rest)
+        return self if len(calls) == 1 else read(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Removed, "read", too_early)
+    assert written.audit.verify()
+    assert len(calls) == 3, "asked again for each of the two batches that it took from"
 
 
 def test_a_person_s_rows_can_be_forgotten_with_what_was_said_about_them(written: Store) -> None:

@@ -174,10 +174,10 @@ class Writer:
                 ids = self._store.written(batch.token, batch.begun) if batch.doubtful else None
                 if ids is None:
                     ids = self._store.write(predictions=batch.predictions, feedback=[f for f, _ in batch.feedback], traffic=batch.traffic, token=batch.token) if len(batch) else []
-            except (AssayError, OSError) as error:
+            except (AssayError, OSError, MemoryError) as error:
                 if isinstance(error, RowError):
                     return self._part(batch, error)
-                self._trouble = say("The store cannot be written at the moment, {n} rows wait: {reason}", n=self.waiting, reason=error.text if isinstance(error, AssayError) else str(error))
+                self._trouble = say("The store cannot be written at the moment, {n} rows wait: {reason}", n=self.waiting, reason=error.text if isinstance(error, AssayError) else str(error) or type(error).__name__)
                 batch.doubtful = bool(batch.predictions or batch.feedback)
                 if not self._paused(_PAUSES[min(tries, len(_PAUSES) - 1)]):
                     return _failed(batch, error)
