@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def params_of(bundle: Bundle, verdict: dict[str, Any] | None) -> dict[str, str]:
 def _log_folder(mlflow: Any, client: Any, place_id: str, run_id: str, folder: Path, verdict: dict[str, Any]) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
-    now = int(_seconds(verdict) * 1000)
+    now = int(time.time() * 1000)
     effect = verdict.get("effect") or {}
     mlflow.log_metrics({f"effect.{k}": float(v) for k, v in effect.items() if _is_number(v)})
     for name in ("verdict.json", "report.html", "summary.html", "trials.jsonl"):
@@ -175,12 +176,6 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _seconds(verdict: dict[str, Any]) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(verdict["created"]).timestamp()
 
 
 def _found(source: Path) -> tuple[Path | None, Path]:

@@ -39,4 +39,5 @@ def _block(value: Any) -> list[str]:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _BARE.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    return json.dumps(value, ensure_ascii=True)  # what JSON writes is YAML
+    told = json.dumps(value, ensure_ascii=False)  # what JSON writes is YAML, but for characters that YAML wants escaped
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in told) if isinstance(value, str) else told
