@@ -19,7 +19,7 @@ def login_page(lang: str, theme: str, back: str, reason: str | None, style: str)
     return (f'<!doctype html><html lang="{"zh-CN" if lang == "zh" else "en"}"{f" data-theme={theme}" if theme else ""}><head><meta charset="utf-8"><title>{word(title)} · assay</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="/page/icon.svg"><link rel="stylesheet" href="{escape(style)}"></head>'
             f'<body class="door"><main><form method="post" action="/login?back={escape(quote(back, safe="/"))}" class="card"><p class="brand">assay</p><h1>{word(title)}</h1>{told}'
-            f'<div class="field"><label for="key">{word(say("Key").to(lang))}</label>'
+            f'<input type="text" name="user" value="assay" autocomplete="username" hidden><div class="field"><label for="key">{word(say("Key").to(lang))}</label>'
             f'<input id="key" name="key" type="password" required autofocus autocomplete="current-password" spellcheck="false"{" aria-describedby=why aria-invalid=true" if reason else ""}>'
             f'<p class="hint">{word(say("Printed when the service started, or made with: assay keys make").to(lang))}</p></div>'
             f'<button class="main" type="submit">{word(title)}</button>'

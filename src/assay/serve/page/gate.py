@@ -97,13 +97,13 @@ class Gate:
         found = await self.sessions.find(cookies.get(COOKIE, ""))
         asked = parse_qs(scope["query_string"].decode("latin-1"))
         client = Client.instances.get(asked.get("client_id", [""])[0])
-        if found is None or client is None or b"origin" not in headers or not _same_origin(scope, headers) or client.request.scope.get("assay.session") is not found:
+        theirs = None if client is None else client.request.scope.get("assay.session")
+        if found is None or theirs != found or b"origin" not in headers or not _same_origin(scope, headers):
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
-        session = found
 
-        async def received() -> Any:
+        async def received(session: Session = found) -> Any:
             message = await receive()
             if message["type"] == "websocket.receive" and not await self.sessions.alive(session):
                 return {"type": "websocket.disconnect", "code": 1008}

@@ -134,7 +134,7 @@ def _shown(visit: Visit, rows: list[AuditRow]) -> None:
         tag("code", json.dumps(row.detail, ensure_ascii=False)[:400], "detail")
 
     table([visit.say("Row"), visit.say("Time"), visit.say("Who"), visit.say("What"), visit.say("Details"), visit.say("Hash")],
-          [[str(r.seq), at(r.at), r.actor, r.action, partial(detail, r), r.hash[:10]] for r in rows], numbers=(0,), caption=visit.say("Log"), kind="log")
+          [[str(r.seq), at(r.at), r.actor, r.action, partial(detail, r), r.hash[:10]] for r in rows], caption=visit.say("Log"), kind="log")
     with box("row"):
         if visit.query.get("before"):
             tag("a", visit.say("Newest"), "button", href="/log")

@@ -80,11 +80,11 @@ def _figures(visit: Visit, version: Version) -> list[tuple[str, str, str]]:
 
 
 def _challenger(visit: Visit, stage: Stage, told: Decision | None, by_number: dict[int, Version]) -> None:
+    if stage.challenger is None:
+        tag("p", visit.say("There is no challenger."), "how")
+        return
     with box("challenger"):
         tag("h3", visit.say("Challenger"))
-        if stage.challenger is None:
-            tag("p", visit.say("There is no challenger."), "how")
-            return
         with box("row"):
             mode = say("unseen") if stage.mode == "shadow" else say("canary, {share:.0%} of the requests", share=stage.share)
             badge(visit.say("version {version} · {mode}", version=stage.challenger, mode=mode), "wait")
@@ -130,12 +130,12 @@ def _versions(visit: Visit, name: str, stage: Stage | None, versions: list[Versi
                        visit.say("Promote"), "small", aria_label=visit.say("Promote version {version} of '{model}'", version=version.version, model=name))
 
     with tag("details", open=len(versions) > 1):
-        tag("summary", visit.say("{n} versions", n=len(versions)))
+        tag("summary", visit.say("Versions: {n}", n=len(versions)))
         table([visit.say("Version"), visit.say("Role"), visit.say("Candidate"), visit.say("Loss"), visit.say("Size"), visit.say("From"), visit.say("Made"), ""],
               [[str(v.version), partial(role, v), str(v.facts.get("name") or v.facts.get("candidate") or "–"), wording.number((v.facts.get("loss") or {}).get("value")),
                 wording.megabytes(v.facts.get("file_mb")), (_SOURCES[v.source].to(visit.lang) if v.source in _SOURCES else v.source) + f" · {v.facts.get('from', '')}".rstrip(" ·"),
                 at(v.made)[:16], partial(action, v)] for v in reversed(versions)],
-              numbers=(0, 3, 4), caption=visit.say("Versions of '{model}'", model=name))
+              numbers=(3, 4), caption=visit.say("Versions of '{model}'", model=name))
         if admin and stage is not None:
             with box("row"):
                 if stage.previous is not None:

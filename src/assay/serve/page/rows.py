@@ -31,7 +31,7 @@ def cell(visit: Visit, name: str, value: Any) -> None:
     elif value is None:
         tag("span", visit.say("empty"), "soft")
     else:
-        shown = str(value)
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
         tag("span", shown[:LONG] + ("…" if len(shown) > LONG else ""), "text" if isinstance(value, str) else "number")
 
 

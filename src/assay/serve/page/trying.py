@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.data.dataset import Column
+from assay.data.history import AHEAD, HISTORY
 from assay.errors import InputError
 from assay.explain.examples import _coloured, _uri
 from assay.report import wording
@@ -34,6 +35,7 @@ from assay.serve.page.parts import (
     tag,
 )
 from assay.serve.page.rows import address
+from assay.ship.bundle import Bundle
 from assay.words import say
 
 MOST_LEVELS = 60  # of a category that are offered; more are typed
@@ -97,7 +99,7 @@ def _form(visit: Visit, held: Held, row: dict[str, Any], answered: Any, example:
             found = await visit.do("predict", lambda: _answered(held, read_row(columns, given, files)))
             draw = partial(_answer, visit, held, files)
         else:
-            found = await visit.do("predict", lambda: bundle.predict_one(_history(given)))
+            found = await visit.do("predict", lambda: bundle.predict_one(_history(bundle, given)))
             draw = partial(_fan, visit, held)
         answered.clear()
         with answered:
@@ -112,9 +114,7 @@ def _form(visit: Visit, held: Held, row: dict[str, Any], answered: Any, example:
                 for i, column in enumerate(columns):
                     _input(visit, held, column, f"f{i}", row.get(column.name), files)
         else:
-            field(visit.say("History, the oldest value first"), lambda: area("history", rows=8, required=True),
-                  visit.say("Numbers between commas, blanks or line breaks; pasted from a column of a spreadsheet. An empty place is a dash."))
-            field(visit.say("Time of the first step to forecast"), lambda: line("origin"), visit.say("Such as 2026-03-05 08:00; may be left out."))
+            _series(visit, bundle)
         with box("row"):
             button(visit.say("Ask"), kind="main", type="submit")
             if bundle.task.by_rows and row:
@@ -180,11 +180,40 @@ def _number(text: str, name: str) -> float:
         raise InputError("'{name}' is '{text}', and a number is expected. Leave it empty if it is not known.", name=name, text=text[:40]) from None
 
 
-def _history(given: dict[str, Any]) -> dict[str, Any]:
-    """Raises InputError."""
-    cells = [c for c in re.split(r"[,;\s]+", str(given.get("history", "")).strip()) if c]
-    history = [None if c in ("-", "–", "null", "nan", "NA") else _number(c, "history") for c in cells]
-    return {"history": history} | ({"origin": given["origin"].strip()} if str(given.get("origin", "")).strip() else {})
+# ---- a series
+
+
+def _covariates(bundle: Bundle) -> tuple[list[str], list[str], list[Column]]:
+    """(columns given for each step of the history, those of them given for the steps to come too, columns given once)."""
+    channels = {c.name: list(c.channels or ()) for c in bundle.schema.columns if c.name in (HISTORY, AHEAD)}
+    return channels.get(HISTORY, [])[1:], channels.get(AHEAD, []), [c for c in bundle.schema.features if c.kind in ("number", "category")]
+
+
+def _series(visit: Visit, bundle: Bundle) -> None:
+    steps, ahead, once = _covariates(bundle)
+    field(visit.say("History, the oldest value first"), lambda: area("history", rows=6, required=True),
+          visit.say("Numbers between commas, blanks or line breaks; pasted from a column of a spreadsheet. An empty place is a dash."))
+    for i, name in enumerate(steps):
+        field(name, lambda i=i: area(f"c{i}", rows=3), visit.say("For each step of the history and of the forecast.") if name in ahead else visit.say("For each step of the history."))
+    with box("grid"):
+        for i, column in enumerate(once):
+            field(column.name, lambda i=i: line(f"s{i}"))
+        field(visit.say("Time of the first step to forecast"), lambda: line("origin"), visit.say("Such as 2026-03-05 08:00; may be left out."))
+
+
+def _history(bundle: Bundle, given: dict[str, Any]) -> dict[str, Any]:
+    """What stands in the form as a series that a model can be asked. Raises InputError."""
+    def numbers(key: str, name: str) -> list[float | None]:
+        cells = [c for c in re.split(r"[,;\s]+", str(given.get(key, "")).strip()) if c]
+        return [None if c in ("-", "–", "null", "nan", "NA") else _number(c, name) for c in cells]
+
+    steps, _, once = _covariates(bundle)
+    out: dict[str, Any] = {"history": numbers("history", "history")} | {name: numbers(f"c{i}", name) for i, name in enumerate(steps)}
+    for i, column in enumerate(once):
+        text = str(given.get(f"s{i}", "")).strip()
+        out[column.name] = None if not text else _number(text, column.name) if column.kind == "number" else text
+    origin = str(given.get("origin", "")).strip()
+    return out | ({"origin": origin} if origin else {})
 
 
 def _answered(held: Held, row: dict[str, Any]) -> dict[str, Any]:
@@ -285,7 +314,7 @@ def _fan(visit: Visit, held: Held, found: dict[str, Any]) -> None:
         return
     middle = min(levels, key=lambda k: abs(float(k[1:]) - 0.5))
     points = {k: [(float(s), float(v)) for s, v in zip(steps, found[k], strict=True)] for k in (levels[0], middle, levels[-1])}
-    drawing(charts.curves([("c1", points[middle])], visit.say("Forecast by step: median and the outermost quantiles"), clock=False, from_zero=False,
+    drawing(charts.curves([("c1", points[middle])], visit.say("Forecast by step: median and the outermost quantiles"), clock=False, from_zero=False, wide=600,
                           band=(points[levels[0]], points[levels[-1]])))
     times = [str(t)[:16] for t in found.get("time", [""] * len(steps))]
     table([visit.say("Step"), visit.say("Time"), *levels], [[str(s), times[i], *(wording.number(found[k][i]) for k in levels)] for i, s in enumerate(steps)],

@@ -10,6 +10,7 @@ from typing import Any
 from assay.report import wording
 from assay.serve.page import charts
 from assay.serve.page.desk import Live, View, Visit, ago
+from assay.serve.page.drift import drifted
 from assay.serve.page.parts import badge, box, button, card, drawing, empty, field, figures, select, table, tag
 from assay.store.records import Alarm, Traffic
 from assay.watch.budgets import Budget, spent
@@ -32,6 +33,9 @@ async def build(visit: Visit) -> None:
     with card(visit.say("Alarms")):
         await Live(visit, lambda: visit.app.store.alarms.recent(model, 60), partial(_alarms, visit), every_s=3.0).begin()
     await Live(visit, partial(_read, visit, model, span), partial(_traffic, visit, span), every_s=5.0, kind="stack").begin()
+    for name in visit.app.shelf.names():
+        if model in (None, name):
+            await drifted(visit, name)
 
 
 def _go(visit: Visit, model: str, hours: str) -> None:
@@ -56,7 +60,7 @@ def _alarms(visit: Visit, alarms: list[Alarm]) -> None:
         with box("row"):
             badge(visit.say("all quiet"), "good")
             tag("span", visit.say("No alarm is open."), "how")
-    most = max((abs(float(a.facts.get("high") or a.facts.get("effect") or 0.0)) for a in opened), default=1.0)
+    most = max((float(a.facts["high"]) for a in opened if isinstance(a.facts.get("high"), (int, float))), default=1.0)
     for alarm in sorted(opened, key=lambda a: (a.level != "critical", a.level != "warning", -a.at)):
         _alarm(visit, alarm, most)
     closed = [a for a in alarms if a.closed is not None][:20]
@@ -153,6 +157,8 @@ def _steps(rows: Sequence[Traffic], minute: int, span: float, step: int) -> list
     for row in rows:
         if row.minute // step * step in bins:
             bins[row.minute // step * step].append(row)
+    if bins and not bins[max(bins)]:  # it may not be written yet
+        del bins[max(bins)]
     return [((m + step / 2) * 60.0, part) for m, part in bins.items()]
 
 
