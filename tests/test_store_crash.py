@@ -189,6 +189,32 @@ for n in range(20):
         assert len(store.alarms.open("m")) == 1
 
 
+def test_a_new_store_that_many_open_at_the_same_moment_is_opened_by_all(tmp_path: Path) -> None:
+    """SQLite itself refused one in a hundred: it does not wait before it changes the mode of the log."""
+    code = """
+import os, sys, time
+import alembic.command, sqlalchemy
+from assay.store import Store
+for n in range(6):
+    go, children = time.time() + 0.1, []
+    for _ in range(8):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                time.sleep(max(0, go - time.time()))
+                Store.open(f"{sys.argv[1]}/{n}/s").audit.add("cli", "x", {})
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+    assert Store.open(f"{sys.argv[1]}/{n}/s").audit.verify().rows == 9
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_store_that_is_none_or_has_no_place_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     with pytest.raises(ReadError, match="is damaged, or no store"):
