@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 from contests import best_of, played
 from forecast_sets import SETS as SPLITS
-from forecast_sets import scores, split
+from forecast_sets import gap, scores, split
 from machine import publish
 from peers.quiet import timed
 from peers.setup import HOME, python
@@ -112,7 +112,7 @@ def beside_autogluon(seconds: float) -> None:
     here, rows = Path(__file__).parent / "peers", []
     for name, one in SPLITS.items():
         given = seconds * (2 if name == "m4_hourly" else 1)
-        folder = split(one, HOME / "forecast-splits" / name)
+        folder, theirs = split(one, HOME / "forecast-splits" / name), None
         for title, interpreter, script, *option in (("AutoGluon medium_quality", python("autogluon-ts"), "run_autogluon_ts.py", "medium_quality"), ("assay", sys.executable, "run_assay_ts.py")):
             out = OUT / "beside" / name / title.split()[0]
             if not (out / "told.parquet").exists():
@@ -120,19 +120,22 @@ def beside_autogluon(seconds: float) -> None:
                 took = timed([str(interpreter), str(here / script), str(folder), str(given), str(out), *option], out / "log.txt", 4 * given + 120, here.parent)
                 (out / "took.json").write_text(json.dumps(took), encoding="utf-8")
             if not (out / "told.parquet").exists():
-                rows.append([name, title, "no answer, see " + str(out / "log.txt"), *[""] * 7])
+                rows.append([name, title, "no answer, see " + str(out / "log.txt"), *[""] * 8])
                 continue
             took, facts = (json.loads((out / f"{part}.json").read_text(encoding="utf-8")) for part in ("took", "facts"))
-            found = scores(folder, pl.read_parquet(out / "told.parquet"))
             members = ", ".join(f"{member} {weight:.2f}" for member, weight in sorted(facts["weights"].items(), key=lambda pair: -pair[1]) if weight >= 0.05) or facts["best"]
-            rows.append([name, title, f"{given:.0f} s", f"{took['wall_s']:.0f} s", f"{found['questions']:.0f}", f"{found['wql']:.4f}", f"{found['mase']:.3f}", f"{found['smape']:.2f}",
+            told = pl.read_parquet(out / "told.parquet")
+            apart = "" if option or theirs is None else "[{:.4f}, {:.4f}]".format(*gap(folder, told, theirs))
+            theirs = told
+            found = scores(folder, told)
+            rows.append([name, title, f"{given:.0f} s", f"{took['wall_s']:.0f} s", f"{found['questions']:.0f}", f"{found['wql']:.4f}", apart, f"{found['mase']:.3f}", f"{found['smape']:.2f}",
                          f"{found['coverage']:.1%}", members])
             print(rows[-1], flush=True)
     publish("forecast_autogluon", "## Forecasts against AutoGluon-TimeSeries\n\nAutoGluon-TimeSeries 1.6.3 (its `fast_training` is `medium_quality` by another name since then), told to optimise the "
-            "weighted quantile loss, without its pre-trained Chronos-2 and Toto-2, whose weights a hub would have to give; assay without a pre-trained model from a folder either. The same split for both: M4 "
+            "weighted quantile loss, without its pre-trained Chronos-2 and Toto-2, whose weights a hub would have to give; assay with the small one that a package ships (`fracast`). The same split for both: M4 "
             "hourly with the official 48 steps to come, the last six months of car sales, and the last 20 origins of single series, each with its whole history, without being "
-            "trained again. Seconds given: AutoGluon's fit, assay's whole run. n = 1 run each.",
-            ["set", "who", "given", "took in all", "questions", "weighted quantile loss", "MASE", "sMAPE", "80 % interval holds", "made of"], rows)
+            "trained again. Seconds given: AutoGluon's fit, assay's whole run. n = 1 run each. Difference: assay minus AutoGluon, paired bootstrap over questions.",
+            ["set", "who", "given", "took in all", "questions", "weighted quantile loss", "difference, 95 %", "MASE", "sMAPE", "80 % interval holds", "made of"], rows)
 
 
 def _peer(histories: list[np.ndarray], horizon: int, season: int) -> tuple[np.ndarray, float]:

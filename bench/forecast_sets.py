@@ -107,17 +107,9 @@ def _even(part: pl.DataFrame, every: str) -> pl.DataFrame:
 def scores(folder: Path, told: pl.DataFrame) -> dict[str, float]:
     """told: id, step, q0.1, ..., q0.9. wql: the sum of quantile losses beside the sum of sizes; mase: beside the seasonal steps of each history; smape in percent; coverage of
     the 80 % interval. Raises ValueError if an answer is missing."""
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    truth, asks = pl.read_parquet(folder / "truth.parquet"), pl.read_parquet(folder / "asks.parquet")
-    names = [f"q{level:g}" for level in LEVELS]
-    both = truth.with_columns(pl.col("step").cast(pl.Int64)).join(told.with_columns(pl.col("step").cast(pl.Int64)), on=["id", "step"], how="left").filter(pl.col("value").is_not_null())
-    cube = both.select(names).to_numpy()
-    if not np.isfinite(cube).all():
-        raise ValueError(f"{int((~np.isfinite(cube)).any(axis=1).sum())} of {len(cube)} answers are missing")
-    y, level = both["value"].to_numpy(), np.array(LEVELS)
-    error = y[:, None] - cube
-    loss = 2 * np.maximum(level * error, (level - 1) * error).mean(axis=1)
-    season = about["season"]
+    both, cube, loss = _losses(folder, told)
+    asks, y = pl.read_parquet(folder / "asks.parquet"), both["value"].to_numpy()
+    season = json.loads((folder / "about.json").read_text(encoding="utf-8"))["season"]
     scale = {}
     for part in asks.partition_by("id", maintain_order=True):
         values = part["value"].to_numpy()
@@ -130,3 +122,26 @@ def scores(folder: Path, told: pl.DataFrame) -> dict[str, float]:
     smape = np.where(bad > 0, 200 * np.abs(y - cube[:, 4]) / np.where(bad > 0, bad, 1), 0.0)
     return {"wql": float(loss.sum() / np.abs(y).sum()), "mase": float(own["mase"].mean()), "smape": float(smape.mean()), "scaled": float(own["scaled"].mean()),
             "coverage": float(((y >= cube[:, 0]) & (y <= cube[:, -1])).mean()), "width": float((cube[:, -1] - cube[:, 0]).sum() / np.abs(y).sum()), "questions": float(own.height)}
+
+
+def gap(folder: Path, ours: pl.DataFrame, theirs: pl.DataFrame, draws: int = 4000) -> tuple[float, float]:
+    """95 % percentile bootstrap of the difference of the weighted quantile losses, paired, over questions."""
+    sums = []
+    for told in (ours, theirs):
+        both, _, loss = _losses(folder, told)
+        sums.append(both.with_columns(loss=loss, size=pl.col("value").abs()).group_by("id", maintain_order=True).agg(pl.col("loss").sum(), pl.col("size").sum()))
+    size, difference = sums[0]["size"].to_numpy(), sums[0]["loss"].to_numpy() - sums[1]["loss"].to_numpy()
+    drawn = np.random.default_rng(0).integers(0, len(size), (draws, len(size)))
+    low, high = np.quantile(difference[drawn].sum(axis=1) / size[drawn].sum(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _losses(folder: Path, told: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+    """(the known steps, what was said of them (n, levels), twice the quantile loss of each, the mean over levels)."""
+    truth = pl.read_parquet(folder / "truth.parquet").with_columns(pl.col("step").cast(pl.Int64))
+    both = truth.join(told.with_columns(pl.col("step").cast(pl.Int64)), on=["id", "step"], how="left", maintain_order="left").filter(pl.col("value").is_not_null())
+    cube = both.select([f"q{level:g}" for level in LEVELS]).to_numpy()
+    if not np.isfinite(cube).all():
+        raise ValueError(f"{int((~np.isfinite(cube)).any(axis=1).sum())} of {len(cube)} answers are missing")
+    level, error = np.array(LEVELS), both["value"].to_numpy()[:, None] - cube
+    return both, cube, 2 * np.maximum(level * error, (level - 1) * error).mean(axis=1)
