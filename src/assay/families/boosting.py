@@ -142,7 +142,10 @@ class Boosting(Model):
 
                 x = hstack([csr_matrix(codes), self.text.transform_row(row)], format="csr")
             return self._answer(self.booster.predict(x, num_threads=1))
-        return self._answer(self.booster.row(codes[0] if not self.text.columns else np.r_[codes[0], self.text.transform_row(row).toarray()[0]]))
+        said = self.booster.row(codes[0] if not self.text.columns else np.r_[codes[0], self.text.transform_row(row).toarray()[0]])
+        if len(self.labels.seen) == self.task.width == 2:  # as `spread`, without its three calls
+            return np.array([[1 - said[0], said[0]]])
+        return self._answer(said)
 
     def dump(self, folder: Path) -> None:
         from safetensors.numpy import save_file
