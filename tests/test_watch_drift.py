@@ -1,12 +1,17 @@
 """Planted shifts are found, trifles are not, and the stated rate of false alarms holds."""
 
+import io
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import wavfile
 
 from assay.data.dataset import Column
+from assay.data.media import packed
 from assay.watch import drift, quality, two_sample
 from assay.watch.gauge import Gauge
 
@@ -140,6 +145,34 @@ def test_a_text_that_turns_to_another_topic_or_language_is_found_and_the_same_to
     mixed = said(post, 300) + said(bank, 300)
     assert any(code.startswith("drift:t/") for code in found(before, {"t": mixed}, {"t": "text"}))
     assert "drift:t/han" in found(before, {"t": ["快递又迟到了，包装也破了"] * 400 + said(post, 200)}, {"t": "text"})
+
+
+def wav(seconds: float, hertz: float, rng: np.random.Generator) -> bytes:
+    out = io.BytesIO()
+    wavfile.write(out, 8000, (3000 * np.sin(2 * np.pi * hertz * np.arange(int(8000 * seconds)) / 8000) + rng.normal(0, 300, int(8000 * seconds))).astype(np.int16))
+    return out.getvalue()
+
+
+def png(light: float, rng: np.random.Generator) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(rng.normal(light, 30, (40, 48)).clip(0, 255).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("column", "usual", "other", "seen"), [
+    (Column("p", "image"), lambda rng: png(120 + rng.normal(0, 8), rng), lambda rng: png(170 + rng.normal(0, 8), rng), "drift:p/light"),
+    (Column("s", "audio"), lambda rng: wav(0.3, rng.normal(500, 30), rng), lambda rng: wav(0.3, rng.normal(1500, 30), rng), "drift:s/pitch"),
+    (Column("q", "sequence", channels=("force", "speed")), lambda rng: packed(rng.normal(0, 1, (30, 2))), lambda rng: packed(rng.normal(0, [1, 3], (30, 2))), "drift:q/spread speed"),
+])
+def test_pictures_sounds_and_sequences_that_change_are_found_and_others_are_not(column, usual, other, seen):
+    rng = np.random.default_rng(0)
+    made = {name: pl.DataFrame({column.name: pl.Series([draw(rng) for _ in range(n)], dtype=pl.Binary)}) for name, draw, n in (("before", usual, 240), ("same", usual, 160), ("after", other, 160))}
+    gauge = Gauge.learn(made["before"], [column])
+    same, after = ({f.code for f in drift.controlled(drift.compare(gauge, gauge.measure(made[k])), drift.ALPHA) if f.alarming} for k in ("same", "after"))
+    assert same == set()
+    assert seen in after
+    broken = pl.DataFrame({column.name: pl.Series([b"\x89PNG nonsense"[:7]] * 3 + [usual(rng)], dtype=pl.Binary)})
+    assert gauge.measure(broken).unread == {column.name: 3}
 
 
 def test_quality_finds_missing_values_new_levels_values_out_of_range_and_a_stuck_sensor():

@@ -61,7 +61,7 @@ def _table(found: Watched, show_all: bool, lang: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from assay.watch.picture import GRADES, HEADS, basis, figure, named
+    from assay.watch.picture import GRADES, HEADS, basis, figure, interval, named
 
     console = Console(highlight=False)
     console.print(escape(basis(found).to(lang)))
@@ -72,7 +72,7 @@ def _table(found: Watched, show_all: bool, lang: str) -> None:
         for f in listed:
             facts = f.facts
             table.add_row(f"[{styles[f.level]}]{GRADES[f.level].to(lang)}[/]", escape(named(f)), figure(facts.get("effect")),
-                          f"{figure(facts.get('low'))} … {figure(facts.get('high'))}", figure(facts.get("corrected")))
+                          interval(f), figure(facts.get("corrected")))
         console.print(table)
         for f in listed:
             if f.level != "fine":

@@ -31,7 +31,7 @@ def page(found: Watched, *, title: str, lang: str) -> str:
         return escape(text.to(lang) if isinstance(text, Text) else text)
 
     alarming = found.alarming
-    head = (say("{n} of {columns} columns and checks need a look.", n=len(alarming), columns=len(found.findings)) if alarming
+    head = (say("{n} of {checks} checks need a look.", n=len(alarming), checks=len(found.findings)) if alarming
             else say("Nothing has moved further than is tolerated."))
     parts = [f'<!doctype html><html lang="{lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
              f"<style>{_CSS}</style></head><body><main><section><h1>{told(head)}</h1><p class=soft>{told(basis(found))}</p>"]
@@ -41,8 +41,8 @@ def page(found: Watched, *, title: str, lang: str) -> str:
     if bars:
         parts.append(f"<section><h2>{told(say('How far each column has moved'))}</h2>{drawn(bars, found.tolerated, lang)}<p class=soft>{told(MEANING)}</p></section>")
     rows = "".join(f'<tr><td class="{f.level}">{told(GRADES[f.level])}</td><td>{escape(named(f))}</td><td class=n>{figure(f.facts.get("effect"))}</td>'
-                   f'<td class=n>{figure(f.facts.get("low"))} … {figure(f.facts.get("high"))}</td><td class=n>{figure(f.facts.get("corrected"))}</td></tr>' for f in found.findings)
-    heads = "".join(f"<th>{told(h)}</th>" for h in HEADS)
+                   f'<td class=n>{interval(f)}</td><td class=n>{figure(f.facts.get("corrected"))}</td></tr>' for f in found.findings)
+    heads = "".join(f"<th{' class=n' if i > 1 else ''}>{told(h)}</th>" for i, h in enumerate(HEADS))
     parts.append(f"<section><h2>{told(say('All checks'))}</h2><div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>")
     if found.notes:
         parts.append("<section><ul>" + "".join(f"<li>{told(n)}</li>" for n in found.notes) + "</ul></section>")
@@ -65,7 +65,14 @@ def named(finding: Finding) -> str:
 def figure(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
+    if 0 <= value < 1e-300:
+        return "0"
     return f"{value:.1e}" if value and abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def interval(finding: Finding) -> str:
+    low, high = finding.facts.get("low"), finding.facts.get("high")
+    return "–" if low is None or high is None else f"{figure(low)} … {figure(high)}"
 
 
 def drawn(bars: list[Finding], tolerated: float, lang: str) -> str:
