@@ -23,6 +23,7 @@ def serve_command(
     no_keys: Annotated[bool, typer.Option("--no-keys", help=say("Ask for no key; on loopback only.").to(LANG))] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help=say("The API only.").to(LANG))] = False,
     no_rows: Annotated[bool, typer.Option("--no-rows", help=say("Keep answers without the rows that were asked; they cannot teach then.").to(LANG))] = False,
+    keep_days: Annotated[float | None, typer.Option("--keep-days", min=0.01, help=say("Remove answers and drafts that are older (default: keep them).").to(LANG))] = None,
     keep_media: Annotated[bool, typer.Option("--keep-media", help=say("Keep the pictures and sounds that were asked, so that they can be labelled.").to(LANG))] = False,
     mask: Annotated[bool, typer.Option("--mask", help=say("Take e-mail addresses, phone, card and identity numbers out of what is kept.").to(LANG))] = False,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help=say("Certificate (PEM) for HTTPS.").to(LANG))] = None,
@@ -53,5 +54,5 @@ def serve_command(
     serve(Options(bundles=tuple(bundles or ()), home=str(home), store=store, host=host, port=port, workers=workers, keys=not no_keys, page=not no_page, keep_rows=not no_rows,
                   keep_media=keep_media, mask=mask, tls_cert=str(tls_cert) if tls_cert else None, tls_key=str(tls_key) if tls_key else None, oidc_issuer=oidc_issuer,
                   oidc_audience=oidc_audience, oidc_jwks=oidc_jwks, allow_hosts=tuple(allow_host or ()), open_metrics=open_metrics, max_body_mb=max_body, answer_s=deadline,
-                  drain_s=drain, check_s=check_every, webhook=webhook, email=email, log_json=log_format == "json", access_log=access_log, trace=trace, llm=llm or (), retrain=tuple(retrain or ()), acts=act, lang=lang),
+                  drain_s=drain, check_s=check_every, webhook=webhook, email=email, log_json=log_format == "json", access_log=access_log, trace=trace, llm=llm or (), retrain=tuple(retrain or ()), acts=act, keep_days=keep_days, lang=lang),
           lambda text: typer.echo(text.to(lang)))

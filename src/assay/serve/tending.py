@@ -1,4 +1,4 @@
-"""What a service does by itself, where it was told to: act on the promotion test, and retrain at times of a cron line. One thread of the worker that leads."""
+"""What a service does by itself, where it was told to: act on the promotion test, retrain at times of a cron line, forget what is old. Threads of the worker that leads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from assay.store.store import Store
 
 log = logging.getLogger("assay.service")
 ACT_S = 10.0
+FORGET_S = 3600.0
+DAY_S = 86_400.0
 
 
 class Tending:
-    """retrain: 'MODEL=CRON LINE' each. acts: promote, withdraw and roll back as the test says."""
+    """retrain: 'MODEL=CRON LINE' each. acts: promote, withdraw and roll back as the test says. keep_days: answers, drafts and sketches that are older are removed, None: kept for good."""
 
-    def __init__(self, shelf: Shelf, store: Store, home: Path, *, acts: bool, retrain: tuple[str, ...] = (), store_url: str | None = None, lang: str = "en") -> None:
-        self._shelf, self._store, self._home, self._acts, self._store_url, self._lang = shelf, store, home, acts, store_url, lang
+    def __init__(self, shelf: Shelf, store: Store, home: Path, *, acts: bool, retrain: tuple[str, ...] = (), keep_days: float | None = None, store_url: str | None = None,
+                 lang: str = "en") -> None:
+        self._shelf, self._store, self._home, self._acts, self._keep_days, self._store_url, self._lang = shelf, store, home, acts, keep_days, store_url, lang
         self._schedules = [_schedule(line) for line in retrain]
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -33,6 +36,8 @@ class Tending:
             self._begin(f"retrain-{name}", lambda name=name, schedule=schedule: schedule.run(lambda: self._retrain(name), self._stop, observe=lambda text: log.warning(str(text))))
         if self._acts:
             self._begin("promotion", self._watch_challengers)
+        if self._keep_days is not None:
+            self._begin("forgetting", self._forget)
 
     def stop(self) -> None:
         self._stop.set()
@@ -61,6 +66,20 @@ class Tending:
                 else:
                     if told.outcome != "not_yet":
                         log.info(told.text.to(self._lang))
+
+    def _forget(self) -> None:
+        while True:
+            before = time.time() - (self._keep_days or 0.0) * DAY_S
+            try:
+                gone = self._store.predictions.expire(before, by="service")
+                self._store.drafts.expire(before)
+                self._store.sketches.expire(before)
+                if gone:
+                    log.info("%d answers older than %g days were removed", gone, self._keep_days)
+            except AssayError as error:
+                log.warning(error.text.to(self._lang))
+            if self._stop.wait(FORGET_S):
+                return
 
     def _retrain(self, name: str) -> None:
         """In a process of its own, with the lowest priority: whoever asks is not to notice."""

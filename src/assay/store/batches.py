@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from assay.store.packing import digest, finite, pack, plain, unpack
+from assay.store.packing import digest, finite, pack, pack_row, plain, unpack
 from assay.store.records import Feedback, Prediction
 from assay.store.tables import tables
 
@@ -22,7 +22,7 @@ FEEDBACK = ("id", "at", "model", "prediction", "kind", "label", "row", "source",
 
 def prediction_cells(p: Prediction) -> tuple[Any, ...]:
     return (plain(p.id, 40, "id"), float(p.at), plain(p.model, 64, "model"), int(p.version), plain(p.arm, 12, "arm"), None if p.of is None else plain(p.of, 40, "id"),
-            pack(p.row), pack(p.answer) or "null", finite(p.doubt), finite(p.ms) or 0.0, plain(p.actor, 64, "actor"))
+            pack_row(p.row), pack_row(p.answer) or "null", finite(p.doubt), finite(p.ms) or 0.0, plain(p.actor, 64, "actor"))
 
 
 def feedback_cells(f: Feedback, number: int) -> tuple[Any, ...]:
