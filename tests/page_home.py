@@ -15,9 +15,12 @@ import polars as pl
 from assay import registry, tasks
 from assay.data.read_series import read_series
 from assay.families.base import Budget, Candidate
+from assay.serve.answering import Answering
+from assay.serve.app import Service
 from assay.serve.auth import Door
-from assay.serve.explaining import Explaining
 from assay.serve.held import Shelf, example_row, served
+from assay.serve.metrics import Metrics
+from assay.serve.watching import Watching
 from assay.ship.bundle import pack
 from assay.store.records import Draft, Feedback, Prediction, Traffic, new_id
 from assay.store.store import Store
@@ -31,21 +34,15 @@ CANDIDATES = {"classify": "linear", "regress": "linear", "forecast": "seasonal_n
 
 
 @dataclass
-class Stub:
-    """What the page uses of a service."""
+class Made:
+    """A service with its models in a folder, and the secrets of its keys by their scope."""
 
-    shelf: Shelf
-    store: Store
-    writer: Writer
-    door: Door
-    explaining: Explaining
-    tls: bool = False
-    home: Path = Path()
-    secrets: dict[str, str] | None = None
+    app: Service
+    home: Path
+    secrets: dict[str, str]
 
-    @property
-    def _secure(self) -> list[tuple[bytes, bytes]]:
-        return [(b"strict-transport-security", b"max-age=1")] if self.tls else []
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.app, name)
 
 
 def packed(folder: Path, task_name: str, *, seed: int = 0) -> Path:
@@ -64,7 +61,7 @@ def packed(folder: Path, task_name: str, *, seed: int = 0) -> Path:
                 reference=data.asked().frame if task.by_rows else None)
 
 
-def home_with_models(folder: Path, *, keys: bool = True) -> Stub:
+def home_with_models(folder: Path) -> Made:
     folder.mkdir(parents=True, exist_ok=True)
     store = Store.open(folder / "store.sqlite", create=True)
     for name, task in MODELS.items():
@@ -78,8 +75,17 @@ def home_with_models(folder: Path, *, keys: bool = True) -> Stub:
                {"admin": ("predict", "feedback", "admin"), "predict": ("predict",), "feedback": ("feedback",)}.items()}
     store.keys.make(HOSTILE[:60], ("predict",))
     _filled(store, shelf)
-    writer = Writer(store)
-    return Stub(shelf, store, writer, Door(store, required=keys), Explaining(shelf), home=folder, secrets=secrets)
+    writer, metrics = Writer(store), Metrics()
+    watching = Watching(shelf, store, writer, metrics, every_s=3600.0)
+    answering = Answering(shelf, writer, observe=watching.answered)
+    watching.answering = answering
+
+    def page(app: Service) -> Any:
+        from assay.serve.page import application
+
+        return application(app, folder, lang="en")
+
+    return Made(Service(shelf, store, writer, Door(store), metrics, watching, answering, hosts=("127.0.0.1", "localhost"), page=page), folder, secrets)
 
 
 def _filled(store: Store, shelf: Shelf) -> None:
@@ -116,7 +122,7 @@ class Running:
     def __init__(self, app: Any) -> None:
         import uvicorn
 
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=2))
+        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", ws="websockets-sansio", timeout_graceful_shutdown=2))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()), daemon=True)
 
     def __enter__(self) -> Running:
