@@ -29,8 +29,8 @@ Told = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 class Echo:
     """horizon, season: steps. frequency: as polars writes it, '' where steps have no time. levels: of the quantiles.
 
-    On six open single series and one panel (60 origins each) intervals of 80 % held 66-79 % without it and 72-79 % with it, and their quantile loss was 0-1.3 % less; on the
-    S&P 500 0.5 % more.
+    With it and the doubt of `Forecast.calibration`, intervals of 80 % of the best ensemble hold 79-87 % on five open single series (54-60 origins each) and 80 % on a panel,
+    with neither 68-79 % and 72 %; their quantile loss is 2 % more to 3 % less.
     """
 
     def __init__(self, horizon: int, season: int, frequency: str, levels: Sequence[float]) -> None:
