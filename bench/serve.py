@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -89,12 +90,16 @@ def made(folder: Path) -> tuple[Path, list[dict[str, float]]]:
     return path, data.asked().frame.tail(BODIES).to_dicts()
 
 
-def servers(folder: Path, bundle: Path) -> list[Server]:
+def servers(folder: Path, bundle: Path, only: list[str]) -> list[Server]:
     text, onnx, home = str(folder / "boosting.txt"), str(folder / "model.onnx"), str(folder / "home")
 
     def peer(name: str, tool: str = "python") -> str:
         return str(PEERS / f"serve-{name}" / "bin" / tool)
 
+    def mlflow(port: int) -> list[str]:
+        return [peer("mlflow", "mlflow"), "models", "serve", "-m", str(folder / "mlflow"), "--env-manager", "local", "--port", str(port), "--workers", "1"]
+
+    quiet = {"PATH": f"{PEERS / 'serve-mlflow' / 'bin'}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
     bare = [peer("bare"), str(HERE / "peers" / "serve_bare.py")]
     ours = [sys.executable, "-m", "assay.cli", "serve"]
     found = [
@@ -106,13 +111,17 @@ def servers(folder: Path, bundle: Path) -> list[Server]:
         Server("litserve", lambda port: [peer("litserve"), str(HERE / "peers" / "serve_litserve.py"), text, str(port)], "/predict"),
         Server("bentoml", lambda port: [peer("bentoml", "bentoml"), "serve", "serve_bentoml:Answers", "--port", str(port), "--working-dir", str(HERE / "peers")], "/v1/predict",
                env={"MODEL": text, "BENTOML_DO_NOT_TRACK": "1", "BENTOML_HOME": str(folder / "bento")}),
-        Server("mlflow", lambda port: [peer("mlflow", "mlflow"), "models", "serve", "-m", str(folder / "mlflow"), "--env-manager", "local", "--port", str(port), "--workers", "1"],
-               "/invocations", body=lambda row: {"inputs": [list(row.values())]}, read=lambda said: said["predictions"][0],
-               env={"PATH": f"{PEERS / 'serve-mlflow' / 'bin'}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}),
+        Server("mlflow", mlflow, "/invocations", body=lambda row: {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}, read=lambda said: said["predictions"][0],
+               env=quiet),
+        Server("mlflow-inputs", mlflow, "/invocations", body=lambda row: {"inputs": [list(row.values())]}, read=lambda said: said["predictions"][0], env=quiet),
     ]
-    subprocess.run([*bare, "convert", text, onnx], check=True, capture_output=True)
-    subprocess.run([peer("mlflow"), str(HERE / "peers" / "serve_mlflow.py"), text, str(folder / "mlflow")], check=True, capture_output=True)
-    return found
+    wanted = [server for server in found if not only or server.name in only]
+    names = {server.name for server in wanted}
+    if "onnx" in names:
+        subprocess.run([*bare, "convert", text, onnx], check=True, capture_output=True)
+    if names & {"mlflow", "mlflow-inputs"}:
+        subprocess.run([peer("mlflow"), str(HERE / "peers" / "serve_mlflow.py"), text, str(folder / "mlflow")], check=True, capture_output=True)
+    return wanted
 
 
 @dataclass
@@ -167,9 +176,14 @@ def running(server: Server, folder: Path, row: dict[str, float], *, key: str = "
                 raise RuntimeError(f"{server.name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
             if server.name == "assay" and not it.key and (said := re.search(r"(assay_\w{16}_\S+|assay_\S+_\S{43})", log.read_text(errors="replace"))):
                 it.key = said[1].rstrip("'\"")
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            try:
                 it.ask(row)
                 break
+            except urllib.error.HTTPError as error:
+                if error.code in (400, 404, 405, 415, 422):
+                    raise RuntimeError(f"{server.name} refused a row: {error.code} {error.read()[:500]!r}") from None
+            except (OSError, ValueError):
+                pass
             time.sleep(0.01)
         it.start_s = time.perf_counter() - begin
         yield it
@@ -230,7 +244,7 @@ def one_round(all_: list[Server], folder: Path, rows: list[dict[str, float]], tr
             alone = wrk(it, folder, rows, connections=1, seconds=given.seconds / 2)
             memory = it.processes()
         out.append({"server": server.name, "start_s": it.start_s, "first_start_s": first_s, "many": many, "alone": alone, "memory": memory, "worst_difference": worst})
-        print(f"{server.name:9} start {it.start_s:6.2f} s  {many['per_s']:8.0f}/s  p50 {many['p50_us'] / 1000:6.2f}  p99 {many['p99_us'] / 1000:7.2f} ms  errors {many['errors'] + alone['errors']}  "
+        print(f"{server.name:13} start {it.start_s:6.2f} s  {many['per_s']:8.0f}/s  p50 {many['p50_us'] / 1000:6.2f}  p99 {many['p99_us'] / 1000:7.2f} ms  errors {many['errors'] + alone['errors']}  "
               f"cpu {many['cpu_us']:5.0f} us  "
               f"alone p50 {alone['p50_us']:6.0f} us  {sum(mb for _, mb in memory):5.0f} MB in {len(memory)}", flush=True)
     return out
@@ -284,7 +298,8 @@ def drawn(rounds: list[list[dict[str, Any]]], calls: tuple[float, float], soaked
                      f"{soaked['last_mb']:.0f} MB at the end, at most {soaked['most_mb']:.0f} MB; {soaked['mb_a_minute']:+.2f} MB a minute over the last four fifths")
     about = (f"`python bench/serve.py`: one LightGBM model ({TREES} trees, {COLUMNS} numbers), rows as JSON, wrk with {given.connections} connections for {given.seconds:g} s and with one for "
              f"{given.seconds / 2:g} s, loopback, one worker each, n = {given.rounds} rounds in turns, every value shown. `assay` checks a key and writes every answer to its store; "
-             "`onnx` and `booster` are one bare ASGI function around ONNX Runtime and LightGBM, `empty` around nothing.")
+             "`onnx` and `booster` are one bare ASGI function around ONNX Runtime and LightGBM, `empty` around nothing; `mlflow` is asked with named columns, as its documents do, "
+             "`mlflow-inputs` with bare numbers.")
     head = ["server", "requests/s", "p50 ms", "p99 ms", "errors", "CPU us/request", "alone p50 us", "start s", "RSS MB (a process)"]
     if given.publish:
         publish("serve", about, head, table, after="\n".join(after))
@@ -310,7 +325,7 @@ def main() -> None:
         os.environ["ASSAY_CACHE"] = str(folder / "cache")
         known = load(bundle)
         truth = np.array([known.predict_one(row)["p(yes)"] for row in rows[:20]])
-        wanted = [s for s in servers(folder, bundle) if not given.only or s.name in given.only.split(",")]
+        wanted = servers(folder, bundle, [name for name in given.only.split(",") if name])
         calls = model_call_us(folder, rows)
         rounds = [one_round(wanted, folder, rows, truth, given) for _ in range(given.rounds)]
         soaked = soak(next(s for s in wanted if s.name == "assay"), folder, rows, given) if given.soak else None
