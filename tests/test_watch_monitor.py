@@ -129,6 +129,11 @@ def test_a_check_without_new_rows_spends_nothing_and_says_the_same(store):
     monitor, rng = watch(store)
     serve(monitor, rng, T0, mean=1.0)
     assert monitor.check(T0 + 1) == monitor.check(T0 + 2) != []
+    open_ = store.alarms.open("m")
+    monitor._checked = (monitor._checked[0], [])  # as if it were over: waiting alone closes nothing
+    for i in range(5):
+        monitor.check(T0 + 3 + i)
+    assert store.alarms.open("m") == open_
 
 
 def test_without_reference_rows_the_watch_says_so_and_learns_from_the_first(store):

@@ -22,6 +22,7 @@ from assay.watch.traces import Described, described, key
 CELLS = 20  # of a grid, each with a twentieth of the reference
 MOST_LEVELS = 1000
 DIRECTIONS = 6
+_LENS_ROWS = 400  # for the directions: the time grows with their square
 _AT_ONCE = 1 << 18  # values whose comparisons stay in the cache: 1.3 ns a value and 19 edges, searchsorted takes 25
 
 
@@ -122,14 +123,16 @@ class Lens:
     @classmethod
     def of(cls, space: Any) -> Lens:
         """The principal directions, none if there are too few rows; their signs are fixed by the largest weight."""
-        seen = None
-        if not isinstance(space, np.ndarray):
-            seen = np.asarray(space.getnnz(axis=0) > 0)
-            space = _dense(space)
+        seen = None if isinstance(space, np.ndarray) else np.asarray(space.getnnz(axis=0) > 0)
+        some = space[np.linspace(0, space.shape[0] - 1, min(space.shape[0], _LENS_ROWS)).astype(np.int64)]
+        space = some if seen is None else _dense(some)
         centre = space.mean(axis=0)
-        k = min(DIRECTIONS, len(space) // 20, space.shape[1])
-        _, _, axes = np.linalg.svd(space - centre, full_matrices=False)
-        axes = axes[:k] * np.sign(axes[np.arange(k), np.abs(axes[:k]).argmax(axis=1)])[:, None]
+        away = (space - centre).astype(np.float64)
+        weight, place = np.linalg.eigh(away @ away.T)  # of the rows, which are fewer than the features: a tenth of the time of a decomposition
+        best = np.argsort(-weight)[: min(DIRECTIONS, len(space) // 20, space.shape[1])]
+        best = best[weight[best] > 1e-9 * max(weight.max(), 1e-12)]
+        axes = (place[:, best].T @ away) / np.sqrt(weight[best])[:, None]
+        axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
         return cls(centre.astype(np.float32), axes.astype(np.float32), seen)
 
     def parts(self, space: Any) -> dict[str, np.ndarray]:

@@ -72,7 +72,7 @@ class Monitor:
         self._waiting: list[tuple[pl.DataFrame, pl.DataFrame]] = []
         self._now = Pane()
         self._panes = Panes(max(SCALES))
-        self._checked: tuple[int, list[Finding], set[str]] = (0, [], set())
+        self._checked: tuple[int, list[Finding]] = (0, [])
         self._last: list[Finding] = []
         self._lock = threading.RLock()
         self._recall()
@@ -172,9 +172,9 @@ class Monitor:
             newest = self._panes.read(self.store, self.model, self.version, at)
             if newest != self._checked[0]:
                 found, could = self._statistics(newest, at)
-                self._checked = (newest, found, could)
+                self._checked = (newest, found)
+                judged |= could  # without new rows nothing is judged anew, and no alarm becomes quieter by waiting
             findings += self._checked[1]
-            judged |= self._checked[2]
         findings += self._traffic(at, judged)
         if self.by_rows and self.rows_gauge is None and self._more_gauge is None:
             findings.append(Finding("no_reference", "info", say("The bundle brings no reference rows, so its first {n} live rows become the reference: what had shifted before them is not seen.",
