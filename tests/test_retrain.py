@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from assay import api
 from assay.cli import app
 from assay.contest.folder import Folder
+from assay.data.dataset import Column
 from assay.errors import InputError
 from assay.retrain.material import Kept, case_of, gather, in_order
 from assay.retrain.retrain import retrain
@@ -107,6 +109,16 @@ def test_old_rows_come_first_only_the_recent_of_them_if_asked_and_the_same_file_
         kept.take(tmp_path / "less.csv", bundle)
 
 
+def test_a_labelled_row_without_its_time_does_not_stop_the_others(store, home, first):
+    bundle = load(first / "winner.assay")
+    timed = replace(bundle, schema=replace(bundle.schema, columns=(*bundle.schema.columns, Column("day", "time")), time="day"))
+    row = {"heat": 1.0, "load": 0.0, "shop": "north"}
+    store.write(feedback=[Feedback("mill", label="yes", row=row | {"day": day}) for day in ("2026-03-01", None, "2026-03-02")])
+    found = gather(store, "mill", timed, Kept(home, "mill"))
+    assert found.labelled == found.frame.height == 2
+    assert found.frame["day"].null_count() == 0
+
+
 def test_the_case_is_that_of_the_first_contest_and_the_newest_labelled_rows_judge(store, home, first):
     bundle, kept = load(first / "winner.assay"), Kept(home, "mill")
     kept.take(first, bundle)
@@ -123,12 +135,15 @@ def test_the_case_is_that_of_the_first_contest_and_the_newest_labelled_rows_judg
 def test_without_the_old_rows_or_with_nothing_new_no_contest_is_played(store, home, first):
     with pytest.raises(InputError, match="--data FILE"):
         retrain(home, "mill", store=store, **QUICK)
+    with pytest.raises(InputError, match="has 0 rows to learn from; at least 40"):
+        retrain(home, "mill", store=store, recent=0, **QUICK)
     done = retrain(home, "mill", store=store, data=first, **QUICK)
     assert (done.status, done.run_folder) == ("nothing_new", None)
     with pytest.raises(InputError, match="canary with a share above 0"):
         retrain(home, "mill", store=store, mode="canary", **QUICK)
     with pytest.raises(InputError, match="There are: mill"):
-        retrain(home, "mile", store=store, **QUICK)
+        retrain(home, "../mile", store=store, **QUICK)
+    assert not list(home.rglob("*mile*"))
 
 
 def test_after_a_shift_the_challenger_is_better_and_is_made_once(store, home, first):

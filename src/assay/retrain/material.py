@@ -112,6 +112,10 @@ def gather(store: Store, model: str, bundle: Bundle, kept: Kept, *, media: Path 
     schema, task = bundle.schema, bundle.task
     rows, labels, at, notes = _told(store, model, task)
     features, good = _features(rows, schema, media)
+    if schema.time and any(good) and features[schema.time].null_count():  # no row without a time can be put in order
+        timed = iter(features[schema.time].is_not_null())
+        good = [g and next(timed) for g in good]
+        features = features.filter(pl.col(schema.time).is_not_null())
     if not all(good):
         notes.append(say("{n:,} labelled rows cannot be read with the columns of '{model}' and do not teach.", n=good.count(False), model=model))
         labels, at = ([v for v, g in zip(values, good, strict=True) if g] for values in (labels, at))

@@ -92,6 +92,7 @@ def act(store: Store, model: str, *, home: Path, by: str = "service", alpha: flo
 
     Called again it changes nothing more. Of several processes that call it at once, one acts and the others see what it did.
     """
+    stage_of(store, model)  # a name that is no model's makes no file
     with alone(home, model, "promotion"):
         stage = stage_of(store, model)
         told = verdict(store, model, home=home, alpha=alpha, margin=margin, cap=cap, group=group, for_ever=for_ever)

@@ -60,6 +60,7 @@ def retrain(home: Path, model: str, *, store: Store, data: str | Path | None = N
     """
     if mode not in MODES or not 0 <= share <= 1 or (mode == "canary") != (share > 0):  # said now, not after the contest
         raise InputError("A challenger is a shadow that nobody sees, or a canary with a share above 0 and at most 1: --mode canary --share 0.1. Found: {mode}, {share:g}.", mode=mode, share=share)
+    stage_of(store, model)  # a name that is no model's makes no file
     with alone(home, model, "retrain"):
         stage = stage_of(store, model)
         if stage.challenger is not None and stage.challenger != stage.previous and not replace and not dry_run:
