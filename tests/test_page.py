@@ -62,7 +62,7 @@ def browser():
 
 
 @contextmanager
-def visit(browser, service, key="admin", **options):
+def visit(browser, service, key="admin", *, quiet=True, **options):
     """A page behind the door, watched: at the end nobody outside was asked, nothing failed, and no text has become a script."""
     context = browser.new_context(**({"viewport": {"width": 1440, "height": 900}, "locale": "en-GB"} | options))
     context.set_default_timeout(WAIT)
@@ -80,7 +80,7 @@ def visit(browser, service, key="admin", **options):
         yield page
         assert page.evaluate("window.hacked") is None
         assert [url for url in asked if not url.startswith((service.url + "/", "data:", "blob:"))] == []
-        assert said == []
+        assert said == [] or not quiet
     finally:
         context.close()
 
@@ -215,7 +215,7 @@ def test_promotion_and_rollback_ask_for_a_reason_and_name_who_did_it(browser, se
         assert service.shelf.get("churn").champion.version.version == 2
         row = service.store.audit.rows(1)[0]
         assert (row.action, row.actor[:5], row.detail["reason"]) == ("promoted", "page:", HOSTILE)
-        page.click("button:has-text('Roll back')")
+        page.click("details .row > button:has-text('Roll back')")
         page.click("dialog[open] button[type=submit]")
         page.wait_for_selector("text=champion · version 1")
         assert service.store.audit.rows(1)[0].action == "rolled back"
@@ -250,6 +250,7 @@ def test_an_alarm_shows_its_effect_and_is_closed_by_name(browser, service):
     with visit(browser, service) as page:
         go(page, service, "/watch")
         page.wait_for_selector("article.alarm.warning .figure:has-text('0.420')")
+        assert page.inner_text("article.alarm.warning .verdict") == f"The column '{HOSTILE[:50]}' has shifted: effect 0.42."
         page.wait_for_selector("table.drift td:has-text('weight') ~ td:has-text('moved')")
         page.click("article.alarm.warning button")
         page.wait_for_selector("article.alarm.warning", state="detached")
@@ -272,7 +273,7 @@ def test_the_chain_is_verified_and_a_key_is_shown_once_then_revoked(browser, ser
         page.reload()
         page.wait_for_selector("summary:has-text('Make a key')")
         assert secret not in page.content()
-        page.click(f"tr:has-text('{made.id}') button")
+        page.click(f"tr:has-text('{made.id}') button.small")
         page.click("dialog[open] button[type=submit]")
         page.wait_for_selector(f"tr:has-text('{made.id}') .tag:has-text('revoked')")
     assert service.store.keys.find(secret, 0) is None
@@ -283,7 +284,7 @@ def test_a_revoked_key_ends_its_visits_and_signing_out_ends_one(browser, service
 
     key, service.secrets["brief"] = service.store.keys.make("brief", ("predict",))
     monkeypatch.setattr(sessions, "LOOK_S", 0.2)
-    with visit(browser, service, "brief") as page:
+    with visit(browser, service, "brief", quiet=False) as page:  # the browser says that its websocket was closed
         service.store.keys.revoke(key.id)
         page.wait_for_url("**/login*")
     with visit(browser, service) as page:
@@ -310,7 +311,7 @@ def test_a_table_is_uploaded_played_judged_and_served(browser, service, tmp_path
         page.fill("input[name=time]", "25s")
         page.click("button:has-text('Start the contest')")
         page.wait_for_url("**/contest?run=*")
-        page.wait_for_selector("button:has-text('Stop')")
+        page.wait_for_selector("button.small:has-text('Stop')")
         page.wait_for_selector("text=naive")
         page.wait_for_selector("section.verdict-card", timeout=180_000)
         page.wait_for_selector("button:has-text('Serve this')")

@@ -11,6 +11,7 @@ from assay.serve.page.parts import box, button, link, tag
 from assay.words import say
 
 # send: a file with its progress. theme: light, dark or the system's. The keys 1-9 press what carries data-key, unless somebody types.
+# Where the connection is lost because the session has ended, the door is shown.
 SCRIPT = """
 window.assay = {
   send(input, to, bar, said, most) {
@@ -30,6 +31,11 @@ window.assay = {
     else { document.documentElement.dataset.theme = to; document.cookie = 'assay_theme=' + to + ';Path=/;Max-Age=31536000;SameSite=Strict'; }
   },
 };
+setInterval(async () => {
+  if (!window.socket || window.socket.connected) return;
+  const answer = await fetch('/', {redirect: 'manual', headers: {accept: 'text/html'}}).catch(() => null);
+  if (answer && answer.type === 'opaqueredirect') location.assign('/login');
+}, 5000);
 document.addEventListener('keydown', e => {
   if (e.ctrlKey || e.altKey || e.metaKey || /^(INPUT|TEXTAREA|SELECT)$/.test(e.target.tagName) || document.querySelector('dialog[open]')) return;
   const wanted = [...document.querySelectorAll('[data-key]')].find(b => b.dataset.key === e.key.toLowerCase());
