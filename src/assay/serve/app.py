@@ -145,7 +145,8 @@ class Service:
             self.in_flight -= 1
         await self._send(send, said, head_only=scope["method"] == "HEAD")
         seconds = time.perf_counter() - began
-        self.watching.request(self._about(asked), name, said.status, seconds)
+        model = scope["assay.model"] = self._about(asked)  # for whoever traces requests
+        self.watching.request(model, name, said.status, seconds)
         if self._access_log:
             log.info(json.dumps({"method": scope["method"], "path": shown(scope["path"], 200), "status": said.status, "ms": round(1000 * seconds, 3), "key": asked.key.id if asked else None}))
 

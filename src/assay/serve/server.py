@@ -93,6 +93,9 @@ def prepared(options: Options, observe: Callable[[Text], None]) -> str | None:
         store.audit.add("service", "service.start", {"bundles": list(options.bundles), "host": options.host, "port": options.port, "workers": options.workers, "keys": options.keys})
         if not options.keys or any(k.revoked is None for k in store.keys.all()):
             return None
+        if options.log_json:  # these lines are collected somewhere, and a key does not belong there
+            observe(say("There is no key yet. Make one with: assay keys make --name first --scopes predict,feedback,admin --home {home}", home=options.home))
+            return None
         return store.keys.make("first", ("predict", "feedback", "admin"))[1]
 
 
@@ -146,11 +149,7 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
             _greet(options, secret, observe)
             uvicorn.run("assay.serve.server:_worker", factory=True, workers=options.workers, timeout_worker_healthcheck=30, **common)
         return
-    app: Any = service(options)
-    if options.trace:
-        from assay.connect.tracing import traced
-
-        app = traced(app)
+    app = _traced(options, service(options))
     server = uvicorn.Server(uvicorn.Config(app, **common))
     _greet(options, secret, observe)
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn drains, then raises the signal again: to stop when told is no failure
@@ -166,7 +165,15 @@ def _worker() -> Any:
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     options = Options(**settings)
     _logging(options)
-    return service(options, worker=_number(Path(os.environ[_OPTIONS]).parent))
+    return _traced(options, service(options, worker=_number(Path(os.environ[_OPTIONS]).parent)))
+
+
+def _traced(options: Options, app: Service) -> Any:
+    if not options.trace:
+        return app
+    from assay.connect.tracing import traced
+
+    return traced(app)
 
 
 def _number(folder: Path) -> int:
