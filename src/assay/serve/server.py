@@ -168,7 +168,7 @@ def _worker() -> Any:
     return _traced(options, service(options, worker=_number(Path(os.environ[_OPTIONS]).parent)))
 
 
-def _traced(options: Options, app: Service) -> Any:
+def _traced(options: Options, app: Any) -> Any:
     if not options.trace:
         return app
     from assay.connect.tracing import traced
