@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = ("help.py", "latency.py", "verdict.py", "read.py", "read_large.py", "coverage.py", "findings.py", "curves.py", "verdicts.py",
-           "networks.py", "training.py", "media.py", "forecast.py", "plans.py", "gpu.py", "budget.py")
+           "networks.py", "training.py", "media.py", "forecast.py", "plans.py", "serve.py", "drift.py", "promotion.py", "labels.py", "gpu.py", "budget.py")
 
 for script in SCRIPTS:
     subprocess.run([sys.executable, str(Path(__file__).parent / script)], check=True)

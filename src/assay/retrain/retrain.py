@@ -129,7 +129,7 @@ def _entered(home: Path, store: Store, stage: Stage, champion: Version, bundle: 
         write_json(run / "retrained.json", {"status": "not_better", "text": text.json()})
         return Retrained("not_better", model, version.version, fingerprint, run, text, notes)
     store.versions.challenge(model, version.version, mode, share, by)
-    text = say("Version {version} of '{model}' ({name}) now answers beside version {champion}, and is tested with every label. See: assay challenge {model}", version=version.version, model=model,
+    text = say("Version {version} of '{model}' ({name}) now answers beside version {champion}, and is tested with every label (assay challenge {model}).", version=version.version, model=model,
                name=winner.facts.get("name") or winner.candidate.name, champion=stage.champion)
     if gain is not None:
         text = say("{text} On the {rows:,} newest labelled rows, which neither had seen, its loss was lower by {gain:.4g} a row (between {low:.4g} and {high:.4g}).", text=text,

@@ -5,6 +5,7 @@ What has been loaded never changes; a promotion puts another `Held` in its place
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ def served(store: Store, home: Path, name: str, path: Path) -> Version:
         partial.replace(kept)
     facts = {"task": bundle.task.name, "candidate": bundle.candidate.name, "name": bundle.facts.get("name"), "loss": bundle.facts.get("loss"), "metrics": bundle.facts.get("metrics"),
              "rows_fitted": bundle.facts.get("rows_fitted"), "created": bundle.facts.get("created"), "verdict": bundle.facts.get("verdict"), "file_mb": round(bundle.file_mb, 3),
-             "from": path.name}
+             "from": path.name, **({"run": os.path.relpath(path.resolve().parent, home.resolve())} if (path.parent / "case.json").exists() else {})}
     return store.versions.add(name, bundle.digest, str(kept.relative_to(home)), "serve", facts)
 
 
