@@ -285,6 +285,6 @@ def _instances(case: Case, schema: Schema) -> list[tuple[str, dict[str, Any]]]:
 
 CANDIDATE = Candidate(
     name="statistical", rung="classical", tasks=("forecast",), build=Statistical, reads=("sequence",), requires=("sequence",), instances=_instances,
-    needs={"statsforecast": "forecast"}, share=4.0, valid_rows=200, explainable=True, source="statsforecast: AutoETS, AutoTheta, AutoARIMA, CrostonSBA/TSB/ADIDA",
+    needs={"statsforecast": "forecast"}, share=4.0, valid_rows=500, explainable=True, source="statsforecast: AutoETS, AutoTheta, AutoARIMA, CrostonSBA/TSB/ADIDA",
     licence="Apache-2.0", version="2.1.1",
 )
