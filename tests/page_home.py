@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from assay import registry, tasks
+from assay.data.dataset import Column, Dataset, Schema
+from assay.data.made_media import beside
 from assay.data.read_series import read_series
 from assay.families.base import Budget, Candidate
 from assay.serve.answering import Answering
@@ -29,8 +33,8 @@ from assay.watch.monitor import Monitor
 from assay.words import say
 
 HOSTILE = "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>${window.hacked=1}`{{window.hacked=1}}"
-MODELS = {"churn": "classify", "price": "regress", "load": "forecast"}
-CANDIDATES = {"classify": "linear", "regress": "linear", "forecast": "seasonal_naive"}
+MODELS = {"churn": "classify", "price": "regress", "load": "forecast", "stripes": "pictures"}
+CANDIDATES = {"classify": "linear", "regress": "linear", "forecast": "seasonal_naive", "pictures": "image_features"}
 
 
 @dataclass
@@ -46,8 +50,8 @@ class Made:
 
 
 def packed(folder: Path, task_name: str, *, seed: int = 0) -> Path:
-    kind = tasks.find(task_name)
-    data = kind.example(seed) if task_name != "forecast" else read_series(pl.DataFrame({
+    kind = tasks.find("classify" if task_name == "pictures" else task_name)
+    data = pictures() if task_name == "pictures" else kind.example(seed) if task_name != "forecast" else read_series(pl.DataFrame({
         "day": pl.date_range(date(2026, 1, 1), date(2026, 5, 30), eager=True), "load": [20.0 + 5 * (i % 7) + 0.1 * (i * 37 % 11) for i in range(150)]}), target="load", horizon=7).dataset
     task = kind.of(data)
     candidate = registry.get("assay.families", Candidate, CANDIDATES[task_name])
@@ -59,6 +63,13 @@ def packed(folder: Path, task_name: str, *, seed: int = 0) -> Path:
                        "metrics": {"accuracy": {"value": 0.81, "low": 0.77, "high": 0.85}, "auc": {"value": 0.88, "low": 0.84, "high": 0.91}} if task_name == "classify" else {},
                        "verdict": "Not worth it: the best large candidate (mlp) lies 0.012 behind the best small one (linear); what matters is 0.008."},
                 reference=data.asked().frame if task.by_rows else None)
+
+
+def pictures() -> Dataset:
+    """48 grey pictures of stripes in two directions."""
+    codes = np.arange(48) % 2
+    plain = Dataset(pl.DataFrame({"way": [("flat", "steep")[c] for c in codes]}), Schema((Column("way", "category"),), target="way"))
+    return beside(plain, "image", codes, name="photo")
 
 
 def home_with_models(folder: Path) -> Made:
@@ -74,7 +85,7 @@ def home_with_models(folder: Path) -> Made:
     secrets = {scope: store.keys.make(f"{scope} key", scopes)[1] for scope, scopes in
                {"admin": ("predict", "feedback", "admin"), "predict": ("predict",), "feedback": ("feedback",)}.items()}
     store.keys.make(HOSTILE[:60], ("predict",))
-    _filled(store, shelf)
+    _filled(store, shelf, folder)
     writer, metrics = Writer(store), Metrics()
     watching = Watching(shelf, store, writer, metrics, every_s=3600.0)
     answering = Answering(shelf, writer, observe=watching.answered)
@@ -88,7 +99,7 @@ def home_with_models(folder: Path) -> Made:
     return Made(Service(shelf, store, writer, Door(store), metrics, watching, answering, hosts=("127.0.0.1", "localhost"), page=page), folder, secrets)
 
 
-def _filled(store: Store, shelf: Shelf) -> None:
+def _filled(store: Store, shelf: Shelf, folder: Path) -> None:
     now = time.time()
     bundle = shelf.get("churn").champion.bundle
     predictions = []
@@ -99,6 +110,11 @@ def _filled(store: Store, shelf: Shelf) -> None:
         asked = row | ({text: HOSTILE} if i == 7 else {})
         doubt = 0.99 if i == 7 else min(1.0, (1 - answer["probability"]) * 1.5)
         predictions.append(Prediction(new_id(), now - 600 + i, "churn", 1, answer, asked, doubt=doubt, ms=1.2, actor="key:x"))
+    photo = pictures().frame["photo"][0]
+    digest = hashlib.sha256(photo).hexdigest()
+    (folder / "media").mkdir()
+    (folder / "media" / digest).write_bytes(photo)
+    predictions.append(Prediction(new_id(), now - 30, "stripes", 1, {"answer": "flat", "probability": 0.6, "p(flat)": 0.6, "p(steep)": 0.4}, {"photo": {"sha256": digest, "bytes": len(photo)}}, doubt=0.8))
     price = shelf.get("price").champion.bundle
     predictions += [Prediction(new_id(), now - 500 + i, "price", 1, price.predict_one(row), row, ms=1.0, actor="key:x") for i in range(5) if (row := example_row(price, i))]
     histogram = {"1": 60, "2": 25, "5": 10, "20": 4, "100": 1}
@@ -107,7 +123,7 @@ def _filled(store: Store, shelf: Shelf) -> None:
     monitor = Monitor(bundle, store, "churn", 1)
     rows = [r for i in range(120) if (r := example_row(bundle, i))]
     number = next(c.name for c in bundle.schema.features if c.kind == "number")
-    monitor.update([r | {number: (r[number] or 0.0) * 1.5 + 2.0} for r in rows], bundle.predict(rows), at=now - 60)
+    monitor.update([r | {number: (r[number] or 0.0) * 1.5 + 20.0} for r in rows], bundle.predict(rows), at=now - 60)
     monitor.flush(now, force=True)
     store.alarms.add("churn", "drift:" + HOSTILE[:40], "warning", say("The column '{column}' has shifted: effect {effect:.2f}.", column=HOSTILE[:50], effect=0.42),
                      {"column": HOSTILE[:50], "effect": 0.42, "low": 0.31, "high": 0.53})

@@ -7,7 +7,7 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
-from page_home import HOSTILE, MODELS, Running, home_with_models
+from page_home import HOSTILE, MODELS, Running, home_with_models, pictures
 
 pytest.importorskip("nicegui", reason="nicegui is not installed")
 pytestmark = pytest.mark.browser
@@ -204,6 +204,25 @@ def test_a_history_is_forecast_with_its_interval(browser, service):
         assert page.inner_text("tbody tr:first-child td:nth-child(2)").startswith("2026-06-01")
 
 
+def test_a_picture_is_asked_with_its_heat_over_it_and_labelled_by_sight(browser, service, tmp_path):
+    photo = tmp_path / f"{HOSTILE[:20]}.png".replace("/", "")
+    photo.write_bytes(pictures().frame["photo"][0])
+    seen = "i => i.complete && i.naturalWidth > 0"
+    with visit(browser, service) as page:
+        go(page, service, "/try?model=stripes")
+        page.click("form.questions button[type=submit]")
+        page.wait_for_selector(".said.bad:has-text('needs a file')")
+        page.set_input_files("input[type=file]", photo)
+        page.wait_for_selector("form .hint:has-text('has arrived')")
+        page.click("form.questions button[type=submit]")
+        page.wait_for_selector(".over img + img")
+        assert [page.locator(".over img").nth(i).evaluate(seen) for i in range(2)] == [True, True]
+        assert page.inner_text(".figures.large dd span") == "flat"
+        go(page, service, "/label?model=stripes")
+        page.wait_for_selector("img.picture")
+        page.wait_for_function("document.querySelector('img.picture').naturalWidth === 40")
+
+
 def test_promotion_and_rollback_ask_for_a_reason_and_name_who_did_it(browser, service):
     with visit(browser, service) as page:
         go(page, service, "/")
@@ -215,7 +234,7 @@ def test_promotion_and_rollback_ask_for_a_reason_and_name_who_did_it(browser, se
         assert service.shelf.get("churn").champion.version.version == 2
         row = service.store.audit.rows(1)[0]
         assert (row.action, row.actor[:5], row.detail["reason"]) == ("promoted", "page:", HOSTILE)
-        page.click("details .row > button:has-text('Roll back')")
+        page.click("details > .row > button.bad")
         page.click("dialog[open] button[type=submit]")
         page.wait_for_selector("text=champion · version 1")
         assert service.store.audit.rows(1)[0].action == "rolled back"

@@ -15,9 +15,10 @@ from assay.serve.page.rows import show_row, told
 from assay.serve.page.trying import chosen_model
 from assay.store.records import Feedback, Prediction
 from assay.watch.queue import queue
-from assay.words import Text, say
+from assay.words import say
 
 AT_ONCE = 40  # rows fetched; more are fetched when those are done
+_WHY = {"doubt": say("the model is unsure, or no row like it has a label"), "random": say("drawn by lot"), "new": say("few rows like it have taught the model")}
 BUTTONS = 12  # classes that get a button of their own; more are chosen from a list
 
 
@@ -45,8 +46,8 @@ async def build(visit: Visit) -> None:
 async def _next(visit: Visit, held: Held, desk: Desk, place: Any) -> None:
     if not desk.waiting:
         seen = desk.skipped | {p.id for p, _, _ in desk.done}
-        found = await visit.do("feedback", lambda: queue(visit.app.store, held.champion.bundle, held.model, AT_ONCE + len(desk.skipped)))
-        desk.waiting = [(a.prediction, _why(visit, a.why)) for a in found or [] if a.prediction.id not in seen]
+        found = await visit.do("feedback", lambda: queue(visit.app.store, held.champion.bundle, held.model, min(500, AT_ONCE + len(desk.skipped))))
+        desk.waiting = [(a.prediction, _WHY[a.why].to(visit.lang) if a.why in _WHY else "") for a in found or [] if a.prediction.id not in seen]
     place.clear()
     with place:
         if not desk.waiting:
@@ -62,10 +63,6 @@ async def _next(visit: Visit, held: Held, desk: Desk, place: Any) -> None:
         with box("stack"):
             _answer(visit, held, desk, place, prediction)
             _counter(visit, held, desk, place)
-
-
-def _why(visit: Visit, why: Any) -> str:
-    return why.to(visit.lang) if isinstance(why, Text) else Text(str(why)).to(visit.lang) if str(why) and "{" not in str(why) else ""
 
 
 def _answer(visit: Visit, held: Held, desk: Desk, place: Any, prediction: Prediction) -> None:
