@@ -30,7 +30,7 @@ from assay.contest.statistics import Bootstrap
 from assay.contest.suspects import label_errors
 from assay.contest.workers import Workers
 from assay.data.calendar import holidays_of
-from assay.data.dataset import KINDS, Dataset, Schema
+from assay.data.dataset import KINDS, MEDIA, Dataset, Schema
 from assay.data.disk import Shelf
 from assay.data.inspect import findings
 from assay.data.inspect.base import LEVELS, Finding
@@ -49,11 +49,13 @@ from assay.ship.bundle import load as load_bundle
 from assay.tasks import find
 from assay.tasks.base import Task
 from assay.tasks.forecast import Forecast
+from assay.watch.reference import for_facts
 from assay.words import Text, say
 
 MOST_EXPLAINED_MS = 50.0  # a row is asked some 300 times
 DAY_S = 86_400.0  # the limit of a run that has a work budget and no other
 PLANNING = 0.15  # share of the time for plans made from forecasts
+WATCHED, WATCHED_MEDIA = 20_000, 500  # rows whose sketches the bundle takes along for the watch; a picture takes milliseconds
 MOST_SHOWN = 8  # findings shown before the contest; the report holds all
 KIND_WORDS = {"number": say("Numbers"), "category": say("Categories"), "text": say("Texts"), "time": say("Times"), "id": say("Ids (not used)"),
               "image": say("Images"), "audio": say("Sounds"), "sequence": say("Sequences")}
@@ -334,14 +336,19 @@ def _ship(folder: Folder, case: Case, task: Task, data: Dataset, evidence: Evide
             model_folder, rows = whole / "model", len(data)
         candidate = get("assay.families", Candidate, trial.family or name)
         rng = np.random.default_rng(case.seed)
-        sample = data.asked().take(np.sort(rng.choice(len(data), min(len(data), 500), replace=False)))
+        sample = data.asked().take(_some(rng, len(data), 500))
         row = scores[name]
         pack(bundle, task=task, candidate=candidate, params=trial.params, schema=data.schema, model_folder=model_folder,
              calibration=calibration, reference=sample.frame,
              facts={"loss": {"name": task.loss, "value": row["loss"], "low": row["low"], "high": row["high"]},
                     "metrics": row["metrics"], "cost": row["cost"], "rows_fitted": rows, "rows": len(data), "role": role, "name": name,
-                    "fingerprint": data.fingerprint, "seed": case.seed, "created": folder.about()["created"], "verdict": str(verdict.sentence)})
+                    "fingerprint": data.fingerprint, "seed": case.seed, "created": folder.about()["created"], "verdict": str(verdict.sentence),
+                    **(for_facts(data.asked().take(_some(rng, len(data), WATCHED_MEDIA if set(MEDIA) & {c.kind for c in data.schema.features} else WATCHED)).frame, data.schema, task.answers(evidence.predictions[name]).to_dicts()) if task.by_rows else {})})
         packed[name] = bundle
+
+
+def _some(rng: np.random.Generator, n: int, most: int) -> np.ndarray:
+    return np.sort(rng.choice(n, min(n, most), replace=False))
 
 
 def _calibration(folder: Folder, task: Task, data: Dataset, trials: list[Trial]) -> dict[str, Any]:
