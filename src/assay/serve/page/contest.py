@@ -171,8 +171,15 @@ def _board(visit: Visit, contests: Contests, board: Board) -> None:
             empty(visit.say("None has answered yet."))
             return
         known = sorted(((r[0], r[3]) for r in board.rows if r[3] is not None), key=lambda r: r[1])
-        table([visit.say("candidate"), visit.say("rung"), visit.say("validation"), visit.say("test"), visit.say("time"), visit.say("state")],
-              [[r[0], r[1], wording.number(r[2]), wording.number(r[3]), wording.duration(r[4]), r[5]] for r in board.rows], numbers=(2, 3, 4), caption=visit.say("Candidates"))
+        played = sorted((r for r in board.rows if r[3] is not None), key=lambda r: r[3] or 0.0)
+        others = [r for r in board.rows if r[3] is None]
+        if played:
+            table([visit.say("candidate"), visit.say("rung"), visit.say("validation"), visit.say("test"), visit.say("time"), visit.say("state")],
+                  [[r[0], r[1], wording.number(r[2]), wording.number(r[3]), wording.duration(r[4]), r[5]] for r in played], numbers=(2, 3, 4), caption=visit.say("Candidates"))
+        if others:
+            with tag("details"):
+                tag("summary", visit.say("Without an answer: {n}", n=len(others)))
+                table([visit.say("candidate"), visit.say("rung"), visit.say("state")], [[r[0], r[1], r[5]] for r in others], caption=visit.say("Without an answer: {n}", n=len(others)))
         if known:
             tag("h3", visit.say("Loss on the test rows, lower is better"))
             bars([(name, loss / known[-1][1] if known[-1][1] else 0.0, wording.number(loss)) for name, loss in known], visit.say("Loss on the test rows, lower is better"))

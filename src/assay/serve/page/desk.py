@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("assay.service")
 T = TypeVar("T")
+SPOKEN_S = 12.0
+# what was pressed may be gone with the change that it made: the keyboard then goes on from the content, not from the top of the window
+_FOCUS = "setTimeout(() => { if (document.activeElement === document.body) document.getElementById('content').focus({preventScroll: true}) }, 300)"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Visit:
         self.voice.clear()
         with self.voice:
             tag("p", text.to(self.lang) if isinstance(text, Text) else text, "said bad" if bad else "said", role="alert" if bad else "status")
+            if not bad:
+                from nicegui import ui
+
+                ui.timer(SPOKEN_S, self.voice.clear, once=True)  # gone with what it would clear, if something else is told before
+        self.client.run_javascript(_FOCUS)
 
     async def do(self, scope: str, work: Callable[[], T], done: Text | None = None) -> T | None:
         """Do something that may take time or fail: on a thread, if the key may do it. None, and a sentence on the page, if not."""

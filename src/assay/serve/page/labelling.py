@@ -133,6 +133,7 @@ async def _kept(visit: Visit, held: Held, desk: Desk, place: Any, prediction: Pr
     desk.done.append((prediction, row[1], label))
     desk.again = False
     await _next(visit, held, desk, place)
+    visit.client.run_javascript("setTimeout(() => document.querySelector('.view input[name=label]')?.focus(), 50)")  # the next number is typed at once
 
 
 def _counter(visit: Visit, held: Held, desk: Desk, place: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+import time
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError
@@ -11,6 +13,7 @@ from assay.retrain.promotion import Decision, verdict
 from assay.serve.page.desk import Live, View, Visit, at
 from assay.serve.page.parts import badge, box, button, card, dialog, empty, figures, table, tag
 from assay.store.records import Stage, Version
+from assay.store.store import Store
 from assay.words import Text, say
 
 _OUTCOMES = {"promote": (say("better, shown"), "good"), "keep": (say("not better"), "wait"), "not_yet": (say("not settled yet"), "wait"), "roll_back": (say("worse, shown"), "bad")}
@@ -28,12 +31,19 @@ def _read(visit: Visit) -> list[tuple[str, Stage | None, list[Version], Decision
         told, trouble = None, None
         if stage is not None and stage.challenger is not None:
             try:
-                told = verdict(store, name, home=visit.home)
+                newest = store.feedback.recent(name, 1)
+                told = _told(store, visit.home, name, stage, newest[0].id if newest else None, int(time.time() // 60))
             except AssayError as error:  # its file is gone, or its loss is another: the model answers all the same
                 trouble = error.text
         held = visit.app.shelf.trouble.get(name)
         found.append((name, stage, store.versions.of(name), told, held.text if held is not None else trouble))
     return found
+
+
+@lru_cache(64)
+def _told(store: Store, home: Path, name: str, stage: Stage, newest: int | None, minute: int) -> Decision:
+    """The state of the test, worked out anew after each label and each minute, not for each tab that looks."""
+    return verdict(store, name, home=home)
 
 
 def _draw(visit: Visit, found: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from assay.words import say
 
 MOST_LEVELS = 60  # of a category that are offered; more are typed
 MOST_FILE = 16 << 20
+_AT_ONCE = threading.Semaphore(2)  # tries of all visits together: each asks the model some hundred rows, and the service answers beside them
 _SUFFIXES = {"image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"), "audio": (".wav", ".flac", ".ogg", ".mp3")}
 
 
@@ -209,8 +211,8 @@ def _history(bundle: Bundle, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answered(held: Held, row: dict[str, Any]) -> dict[str, Any]:
-    bundle = held.champion.bundle
-    return {"answer": bundle.predict_one(row), "row": row, "explained": explained(held, row)}
+    with _AT_ONCE:
+        return {"answer": held.champion.bundle.predict_one(row), "row": row, "explained": explained(held, row)}
 
 
 VIEW = View("/try", say("Try"), say("Ask the champion one row and see what the answer rests on. Tries are not written down."), "predict", build)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from assay.words import say
 
 MOST_FILE = 512 << 20
 MOST_SLOTS = 1_000
+KEPT_S = 7 * 86400.0  # a contest copies its rows into its own folder; what was uploaded goes after a week, when the page is made anew
 PAUSE_S = 30.0  # between two parts of a body
 
 
@@ -35,6 +37,10 @@ class Uploads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        for file in folder.iterdir() if folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if file.stat().st_mtime < time.time() - KEPT_S:
+                    file.unlink()
         self._slots: dict[str, Slot] = {}
 
     def expect(self, session: Session, suffixes: tuple[str, ...], done: Callable[[Path, str], Awaitable[None]], *, most: int = MOST_FILE) -> str:
