@@ -129,6 +129,7 @@ def _filled(store: Store, shelf: Shelf, folder: Path) -> None:
                      {"column": HOSTILE[:50], "effect": 0.42, "low": 0.31, "high": 0.53})
     store.alarms.add("price", "budget_latency", "critical", say("{share:.2%} of the requests of the last {hours:g} h took over {ms:g} ms; {allowed:.2%} may: the budget goes {burn:.1f} times too fast.",
                                                                 share=0.2, hours=1, ms=100, allowed=0.01, burn=20.0), {"effect": 20.0})
+    store.versions.add(HOSTILE[:64], "0" * 64, f"bundles/{HOSTILE[:30]}.assay", "import", {"name": HOSTILE, "verdict": HOSTILE, "task": HOSTILE, "from": HOSTILE})
     store.drafts.add(Draft(new_id(), now - 60, "churn", f"My bill is wrong. {HOSTILE}", "We are sorry. We shall look at your bill today.\nKind regards"))
 
 

@@ -226,6 +226,7 @@ def test_a_picture_is_asked_with_its_heat_over_it_and_labelled_by_sight(browser,
 def test_promotion_and_rollback_ask_for_a_reason_and_name_who_did_it(browser, service):
     with visit(browser, service) as page:
         go(page, service, "/")
+        page.wait_for_selector(f"h2:has-text('{HOSTILE[:12]}')")
         page.click("button[aria-label=\"Promote version 2 of 'churn'\"]")
         page.fill("dialog[open] input[name=reason]", HOSTILE)
         page.click("dialog[open] button[type=submit]")

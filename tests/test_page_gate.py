@@ -194,6 +194,20 @@ def test_only_reports_and_media_are_handed_out_and_no_link_leads_elsewhere(entry
     assert headers[b"content-security-policy"].startswith(b"sandbox; default-src 'none'")
 
 
+def test_reports_and_media_are_for_keys_that_see_such_rows_anyway(entry, tmp_path):
+    (tmp_path / "runs" / "ok").mkdir(parents=True)
+    (tmp_path / "runs" / "ok" / "report.html").write_text("rows")
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / ("a" * 64)).write_bytes(b"\x89PNG")
+    report, media = "/page/runs/ok/report.html", "/page/media/" + "a" * 64
+    seen = {}
+    for scope in ("predict", "feedback", "admin"):
+        entry.secret = entry.store.keys.make(scope, (scope,))[1]
+        cookie = entry.cookie()
+        seen[scope] = [entry.ask("GET", path, cookie=cookie)[0] for path in (report, media)]
+    assert seen == {"predict": [403, 403], "feedback": [403, 200], "admin": [200, 200]}
+
+
 @pytest.mark.parametrize("content", [b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", b"<html>", b"%PDF-1.7", b"MZ", b""])
 def test_what_is_no_picture_or_sound_is_a_file_to_keep_and_not_shown(entry, tmp_path, content):
     (tmp_path / "media").mkdir()

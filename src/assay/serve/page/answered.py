@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from assay.explain.examples import _coloured, _uri
+from assay.explain.examples import _coloured, _uri, thumbnail
 from assay.report import wording
 from assay.report.draw import Axis, around, svg, text
 from assay.report.draw import line as stroke
@@ -14,6 +14,8 @@ from assay.serve.page import charts
 from assay.serve.page.desk import Visit
 from assay.serve.page.parts import bars, box, drawing, figures, signed, table, tag
 from assay.serve.page.rows import address
+
+MOST_SHOWN = 1 << 20  # bytes of a picture that travel back as they are; of a larger one a small copy does
 
 
 def show_answer(visit: Visit, held: Held, files: dict[str, bytes], found: dict[str, Any]) -> None:
@@ -85,7 +87,8 @@ def _heat(visit: Visit, why: dict[str, Any], files: dict[str, bytes]) -> None:
     if picture is None:
         return
     with box("over"):
-        tag("img", "", "", src=address(picture), alt=visit.say("picture of the column '{name}'", name=why["heat_column"]))
+        shown = address(picture) if len(picture) <= MOST_SHOWN else _uri(thumbnail(picture))
+        tag("img", "", "", src=shown, alt=visit.say("picture of the column '{name}'", name=why["heat_column"]))
         tag("img", "", "", src=_uri(_coloured(np.asarray(why["heat"], dtype=float))), alt=visit.say("bright where the answer rests on the picture"))
 
 

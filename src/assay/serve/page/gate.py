@@ -81,7 +81,7 @@ class Gate:
         elif path.startswith("/page/upload/") and method == "PUT":
             await self._said(send, encode(await self.uploads.take(path[len("/page/upload/"):], session, scope, receive, headers)))
         elif path.startswith("/page/") and method in ("GET", "HEAD"):
-            await self._file(send, path, scope["assay.lang"])
+            await self._file(send, path, session)
         elif path.startswith("/_nicegui_ws"):
             raise Refused(403, "The page talks over a websocket; whatever stands between has to let it through.")
         else:
@@ -157,10 +157,12 @@ class Gate:
         """Where the style stands; another address when it has changed."""
         return "/page/style.css?" + hashlib.sha256(self._files["/page/style.css"][1]).hexdigest()[:12]
 
-    async def _file(self, send: Any, path: str, lang: str) -> None:
+    async def _file(self, send: Any, path: str, session: Session) -> None:
         """A run's report, or a picture or sound that was asked: by names that cannot lead elsewhere."""
         report = re.fullmatch(r"/page/runs/([A-Za-z0-9][A-Za-z0-9_.-]{0,120})/(report|summary)\.html", path)
         media = re.fullmatch(r"/page/media/([0-9a-f]{64})", path)
+        if (report and not session.may("admin")) or (media and not session.may("feedback")):
+            raise Refused(403, "This key may not see this: '{scope}' is needed.", scope="admin" if report else "feedback")
         place = self._home / "runs" / report[1] / f"{report[2]}.html" if report else self._home / "media" / media[1] if media else None
         if place is None or place.is_symlink() or not await asyncio.to_thread(place.is_file):
             raise Refused(404, "There is nothing at '{path}'. See /openapi.json.", path=shown(path))
