@@ -24,6 +24,7 @@ from assay.store.records import Prediction, new_id
 from assay.store.writer import Writer
 
 INLINE_ROWS = 16  # more rows are answered on a thread, so that the others do not wait for them
+_PLAIN = (float, int, bool, type(None))  # of nearly all rows: 1 us instead of 4
 MOST_KEPT = 65_536  # characters of a row that are kept
 MOST_SHADOWS = 2_000  # rows that wait for the challenger; more are not asked, and counted
 
@@ -160,6 +161,8 @@ class Answering:
 
     def _kept(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The row as it is written down: media by digest, long texts cut, personal data masked where asked."""
+        if not self._mask and all(type(value) in _PLAIN or (type(value) is str and len(value) <= MOST_KEPT) for value in row.values()):
+            return row
         out = {}
         for name, value in row.items():
             if isinstance(value, (bytes, bytearray)):

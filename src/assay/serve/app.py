@@ -21,7 +21,7 @@ from assay.serve.answering import Answering
 from assay.serve.auth import ANYBODY, Door
 from assay.serve.explaining import Explaining
 from assay.serve.held import Shelf
-from assay.serve.http import Asked, Refused, Said, as_json, encode, read_body, shown
+from assay.serve.http import Asked, Refused, Said, Within, as_json, encode, read_body, shown, too_slow
 from assay.serve.labels import Labels
 from assay.serve.metrics import KIND, Metrics
 from assay.serve.replying import Endpoint, Replying
@@ -92,8 +92,7 @@ class Service:
             "/readyz": {"GET": Route(self._readiness, "-", "readyz")},
             "/metrics": {"GET": Route(self._metrics, "-" if open_metrics else "", "metrics")},
         }
-        secure = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY"),
-                  (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
+        secure = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]  # of JSON; the page has those that HTML needs
         self._secure = [*secure, (b"strict-transport-security", b"max-age=31536000")] if tls else secure
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -110,7 +109,7 @@ class Service:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         asked: Asked | None = None
-        name = ""
+        name, read = "", False
         self.in_flight += 1
         try:
             if not self._host_known(headers):
@@ -129,12 +128,14 @@ class Service:
                 key = known if known is not None else await asyncio.to_thread(self.door.find, headers)
                 self.door.allow(key, route.scope)
             asked = Asked(scope, receive, key, headers, _language(headers))
-            if scope["method"] == "POST":
-                asked.body = await read_body(receive, headers, most=self._limits.body, seconds=self._limits.body_s)
-            async with asyncio.timeout(self._limits.answer_s):
+            read = scope["method"] != "POST"  # whether what the client has to send is here
+            with Within(self._limits.answer_s):
+                if not read:
+                    asked.body = await read_body(receive, headers, most=self._limits.body, seconds=self._limits.body_s)
+                    read = True
                 said = await route.handler(asked)
         except TimeoutError:
-            said = refusal(Refused(503, "The answer took longer than {seconds:g} seconds and was given up. Send fewer rows at a time.", seconds=self._limits.answer_s, retry_s=1.0), headers)
+            said = refusal(too_slow() if not read else Refused(503, "The answer took longer than {seconds:g} seconds and was given up. Send fewer rows at a time.", seconds=self._limits.answer_s, retry_s=1.0), headers)
         except AssayError as error:
             said = refusal(error, headers)
         except Exception:

@@ -20,7 +20,7 @@ from assay.watch.alarms import Alarms, Log, Mail, Sink, Webhook
 from assay.watch.monitor import Monitor
 
 log = logging.getLogger("assay.service")
-MOST_NOTED = 20_000  # rows between two looks; of more, the watch sees the newest
+MOST_NOTED = 2_000  # rows of a second; of more, the watch sees the newest
 LIMITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 

@@ -11,6 +11,7 @@ from assay.store.address import Address
 from assay.store.alarms import Alarms, Minutes, Sketches, add_traffic
 from assay.store.audit import Audit
 from assay.store.batches import FEEDBACK, MOST, PREDICTION, feedback_cells, prediction_cells, state
+from assay.store.bulk import insert
 from assay.store.database import Database, Transaction
 from assay.store.feedback import Drafts, Feedbacks
 from assay.store.keys import Keys
@@ -113,4 +114,4 @@ def _batch(transaction: Transaction, predictions: list[tuple], feedback: list[tu
     seq = transaction.audit("service", "write", detail)
     for table, names, rows in ((tables().predictions, PREDICTION, predictions), (tables().feedback, FEEDBACK, feedback)):
         if rows:
-            transaction.connection.execute(table.insert(), [dict(zip((*names, "audit"), (*row, seq), strict=True)) for row in rows])
+            insert(transaction.connection, table, (*names, "audit"), [(*row, seq) for row in rows])
