@@ -48,7 +48,8 @@ def asked_again(echo: Echo, steps: int, *, larger: float = 1.0, timed: bool = Tr
 
     def told(rows: np.ndarray, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         looked.append(len(origin))
-        assert (origin >= 200).all() and (origin + H <= steps).all(), "an origin of the training, or one whose future is not known"
+        assert (origin >= 200).all(), "an origin of the training"
+        assert (origin + H <= steps).all(), "an origin whose future is not known"
         return larger * np.random.default_rng(3).normal(0, 1, (len(rows), H)), said(len(rows))
 
     cube = echo.scaled(said(1).copy(), [one], told)

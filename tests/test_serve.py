@@ -281,9 +281,8 @@ def test_rows_are_left_out_where_they_must_not_be_kept_and_masked_where_asked(tm
 def test_pictures_come_as_files_or_data_uris_and_never_as_paths(tmp_path):
     import base64
 
-    from pictures import png
-
     import numpy as np
+    from pictures import png
     rng = np.random.default_rng(0)
     cells = [png((rng.random((12, 12, 3)) * 255 * (0.3 if i % 2 else 1)).astype(np.uint8)) for i in range(60)]
     data = Dataset(pl.DataFrame({"photo": pl.Series(cells, dtype=pl.Binary), "size": [float(i % 5) for i in range(60)], "broken": ["yes" if i % 2 else "no" for i in range(60)]}),
@@ -315,7 +314,7 @@ def test_pictures_come_as_files_or_data_uris_and_never_as_paths(tmp_path):
 def test_a_service_that_cannot_start_says_why_in_one_sentence(tmp_path, packed, arguments, word):
     import sys
 
-    given = arguments if arguments and "=" in arguments[0] or "missing" in str(arguments) or not arguments else (str(packed), *arguments)
+    given = arguments if (arguments and "=" in arguments[0]) or "missing" in str(arguments) or not arguments else (str(packed), *arguments)
     done = subprocess.run([sys.executable, "-m", "assay.cli", "serve", *given, "--home", str(tmp_path / "home"), "--port", "1"], capture_output=True, text=True, timeout=60)
     assert done.returncode in (2, 5)
     assert word in done.stderr

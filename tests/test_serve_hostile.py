@@ -265,7 +265,7 @@ def test_forged_and_stale_tokens_open_nothing(provider):
     import jwt
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    issuer, token, private = provider
+    issuer, token, _ = provider
     door = Provider(issuer, "assay")
     assert door.key_of(token()).scopes == ("predict",)
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)

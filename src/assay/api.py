@@ -342,7 +342,7 @@ def _ship(folder: Folder, case: Case, task: Task, data: Dataset, evidence: Evide
              calibration=calibration, reference=sample.frame,
              facts={"loss": {"name": task.loss, "value": row["loss"], "low": row["low"], "high": row["high"]},
                     "metrics": row["metrics"], "cost": row["cost"], "rows_fitted": rows, "rows": len(data), "role": role, "name": name,
-                    "fingerprint": data.fingerprint, "seed": case.seed, "created": folder.about()["created"], "verdict": str(verdict.sentence),
+                    "fingerprint": data.fingerprint, "seed": case.seed, "created": folder.about()["created"], "verdict": str(verdict.sentence), "verdict_text": verdict.sentence.json(),
                     **(for_facts(data.asked().take(_some(rng, len(data), WATCHED_MEDIA if set(MEDIA) & {c.kind for c in data.schema.features} else WATCHED)).frame, data.schema, task.answers(evidence.predictions[name]).to_dicts()) if task.by_rows else {})})
         packed[name] = bundle
 

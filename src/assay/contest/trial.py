@@ -158,8 +158,8 @@ def _worse(task: Task, again: Model, first: Model, held_out: Dataset, calibratio
 
 def refit(folder: Folder, candidate: Candidate, job: dict[str, Any], same: dict[str, Any]) -> Trial:
     """Fit on every row, for the bundle. The calibration was learnt from all splits' held-out rows."""
-    _, task, data, _, _ = folder.open()
-    clock = TrialClock(job, 0)
+    _, task, data, splits, _ = folder.open()
+    clock = TrialClock(job, len(splits[0].test))  # as when it was judged: a forecaster chooses its way by the rows that it has to answer
     model = candidate.build(task, data.schema, **job["params"]).fit(data, seed=job["seed"], budget=clock.budget(0.9))
     keep(model, job["calibration"], Path(job["keep"]))
     return Trial(**same, status="done", train_rows=len(data), rows_used=int(model.facts.get("rows_used", len(data))), facts=model.facts)

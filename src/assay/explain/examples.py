@@ -43,12 +43,12 @@ def examples(task: Task, model: Model, test: Dataset, prediction: np.ndarray, lo
     asked = test.take(chosen).asked()
     out: dict[str, Any] = {"kind": column.kind, "column": column.name, "grid": [], "explained": []}
     if column.kind == "image":
-        out["grid"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)]))} for i in some]
+        out["grid"] = [told(int(i)) | {"image": uri(thumbnail(test.frame[column.name][int(i)]))} for i in some]
         maps, method = grounds.heat(model, asked, column.name, codes[chosen])
         if any(m.any() for m in maps):  # a winner that reads other columns rests on no part of the picture
-            out["explained"] = [told(int(i)) | {"image": _uri(thumbnail(test.frame[column.name][int(i)])), "heat": _uri(_coloured(m))} for i, m in zip(chosen, maps, strict=True)]
+            out["explained"] = [told(int(i)) | {"image": uri(thumbnail(test.frame[column.name][int(i)])), "heat": uri(coloured(m))} for i, m in zip(chosen, maps, strict=True)]
             for cell, own in zip(out["explained"], grounds.seen_patches(model, asked, column.name) or [], strict=False):
-                cell["attention"] = _uri(_coloured(own))
+                cell["attention"] = uri(coloured(own))
     elif column.kind == "text":
         marked, method = grounds.words(model, asked, column.name, codes[chosen])
         out["explained"] = [told(int(i)) | {"words": [[w, round(v, 4)] for w, v in own]} for i, own in zip(chosen, marked, strict=True)]
@@ -83,7 +83,7 @@ def thumbnail(cell: bytes | None) -> np.ndarray:
     return media.pixels(cell, (max(8, round(height * scale)), max(8, round(width * scale))))
 
 
-def _coloured(heat: np.ndarray) -> np.ndarray:
+def coloured(heat: np.ndarray) -> np.ndarray:
     """float (h, w), 0-1, as uint8 (h, w, 4): from nothing over violet and green to yellow."""
     at = np.clip(heat, 0, 1) * (len(_RAMP) - 1)
     low = np.floor(at).astype(int).clip(0, len(_RAMP) - 2)
@@ -91,7 +91,7 @@ def _coloured(heat: np.ndarray) -> np.ndarray:
     return (_RAMP[low] * (1 - part) + _RAMP[low + 1] * part).astype(np.uint8)
 
 
-def _uri(pixels: np.ndarray) -> str:
+def uri(pixels: np.ndarray) -> str:
     from PIL import Image
 
     out = io.BytesIO()

@@ -116,7 +116,7 @@ def _entered(home: Path, store: Store, stage: Stage, champion: Version, bundle: 
     model = stage.model
     winner = load(run / "winner.assay")
     gain = _against_champion(run, bundle, champion, material)
-    facts = {"task": winner.task.name, "candidate": winner.candidate.name, **{k: winner.facts.get(k) for k in ("name", "loss", "metrics", "rows_fitted", "created", "verdict")},
+    facts = {"task": winner.task.name, "candidate": winner.candidate.name, **{k: winner.facts.get(k) for k in ("name", "loss", "metrics", "rows_fitted", "created")}, "verdict": winner.facts.get("verdict_text") or winner.facts.get("verdict"),
              "file_mb": round(winner.file_mb, 3), "run": str(run.relative_to(home)), "labelled": material.labelled, "against": champion.version, **({"gain": gain.gain, "judges": gain.rows} if gain else {})}
     if gain is not None and gain.settled(ALPHA) < 0:
         text = say("No challenger: '{name}' loses {less:.4g} a row more than version {version} on the {rows:,} newest labelled rows, which neither had seen (at least {least:.4g} more with 95 % "

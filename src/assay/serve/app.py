@@ -60,6 +60,7 @@ class Service:
     def __init__(self, shelf: Shelf, store: Store, writer: Writer, door: Door, metrics: Metrics, watching: Watching, answering: Answering, *, limits: Limits = Limits(),
                  hosts: tuple[str, ...] = (), open_metrics: bool = False, tls: bool = False, page: Callable[[Service], Any] | None = None, language_model: Endpoint | None = None, tending: Tending | None = None, mask: bool = False, access_log: bool = False) -> None:
         self.shelf, self.store, self.writer, self.door, self.metrics, self.watching, self.answering = shelf, store, writer, door, metrics, watching, answering
+        self.tls = tls
         self._limits, self._hosts, self._access_log = limits, frozenset(h.lower().encode() for h in hosts), access_log
         self._make_page, self._page_lock = page, asyncio.Lock()
         self._page: Any = None

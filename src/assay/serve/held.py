@@ -139,7 +139,7 @@ def example_row(bundle: Bundle, number: int = 0) -> dict[str, Any] | None:
     return {name: value.isoformat(sep=" ") if hasattr(value, "isoformat") else value for name, value in row.items()}
 
 
-def served(store: Store, home: Path, name: str, path: Path) -> Version:
+def served(store: Store, home: Path, name: str, path: Path, *, by: str = "service") -> Version:
     """Take a bundle into the home under a name: the version it becomes or already is. The first one is the champion; a further one waits until it is promoted."""
     import shutil
 
@@ -151,9 +151,9 @@ def served(store: Store, home: Path, name: str, path: Path) -> Version:
         shutil.copyfile(path, partial)
         partial.replace(kept)
     facts = {"task": bundle.task.name, "candidate": bundle.candidate.name, "name": bundle.facts.get("name"), "loss": bundle.facts.get("loss"), "metrics": bundle.facts.get("metrics"),
-             "rows_fitted": bundle.facts.get("rows_fitted"), "created": bundle.facts.get("created"), "verdict": bundle.facts.get("verdict"), "file_mb": round(bundle.file_mb, 3),
+             "rows_fitted": bundle.facts.get("rows_fitted"), "created": bundle.facts.get("created"), "verdict": bundle.facts.get("verdict_text") or bundle.facts.get("verdict"), "file_mb": round(bundle.file_mb, 3),
              "from": path.name, **({"run": os.path.relpath(path.resolve().parent, home.resolve())} if (path.parent / "case.json").exists() else {})}
-    return store.versions.add(name, bundle.digest, str(kept.relative_to(home)), "serve", facts)
+    return store.versions.add(name, bundle.digest, str(kept.relative_to(home)), "serve", facts, by=by)
 
 
 def model_name(path: Path) -> str:

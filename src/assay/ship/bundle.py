@@ -114,7 +114,7 @@ class Bundle:
             "candidate": {"name": self.candidate.name, "rung": self.candidate.rung, "source": self.candidate.source,
                           "licence": self.candidate.licence, "version": self.candidate.version,
                           "packed_version": contents.candidate_version if contents else self.candidate.version},
-            "facts": {k: v for k, v in self.facts.items() if k != "watch"}, "reference_rows": 0 if self.reference is None else self.reference.height,
+            "facts": {k: v for k, v in self.facts.items() if k not in ("watch", "verdict_text")}, "reference_rows": 0 if self.reference is None else self.reference.height,
         }
 
     def _answer_by_frame(self, prediction: np.ndarray) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from assay.store.records import Feedback, Prediction, Traffic, new_id
 from assay.store.store import Store
 from assay.words import Text, say
 
-_MOST = 5_000  # predictions of one transaction: more are not quicker, and the others wait for it
+_MOST = 2_000  # predictions of one transaction: more are not quicker, and the others wait for it
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before the next try; the last one again and again
 
 

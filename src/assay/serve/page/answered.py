@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from assay.explain.examples import _coloured, _uri, thumbnail
+from assay.explain.examples import coloured, thumbnail, uri
 from assay.report import wording
 from assay.report.draw import Axis, around, svg, text
 from assay.report.draw import line as stroke
@@ -87,9 +87,9 @@ def _heat(visit: Visit, why: dict[str, Any], files: dict[str, bytes]) -> None:
     if picture is None:
         return
     with box("over"):
-        shown = address(picture) if len(picture) <= MOST_SHOWN else _uri(thumbnail(picture))
+        shown = address(picture) if len(picture) <= MOST_SHOWN else uri(thumbnail(picture))
         tag("img", "", "", src=shown, alt=visit.say("picture of the column '{name}'", name=why["heat_column"]))
-        tag("img", "", "", src=_uri(_coloured(np.asarray(why["heat"], dtype=float))), alt=visit.say("bright where the answer rests on the picture"))
+        tag("img", "", "", src=uri(coloured(np.asarray(why["heat"], dtype=float))), alt=visit.say("bright where the answer rests on the picture"))
 
 
 def _short(value: Any) -> str:

@@ -201,7 +201,7 @@ def _serve(visit: Visit, contests: Contests, board: Board) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
             raise InputError("'{name}' cannot be a model's name: letters, digits, dots, dashes and underscores, at most 64.", name=name[:64])
         store, actor = visit.app.store, visit.session.actor
-        version = served(store, visit.home, name, contests.folder(board.started.id) / "winner.assay")
+        version = served(store, visit.home, name, contests.folder(board.started.id) / "winner.assay", by=actor)
         store.audit.add(actor, "contest served", {"contest": board.started.id, "model": name, "version": version.version})
         store.versions.promote(name, version.version, actor, f"winner of the contest {board.started.id}")
         visit.app.shelf.refresh()

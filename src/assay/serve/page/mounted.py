@@ -41,7 +41,7 @@ def application(app: Service, home: Path, *, lang: str) -> Gate:
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for view in VIEWS:
         ui.page(view.path, title=f"{view.title} · assay", response_timeout=20.0)(_shown(app, home, view, sessions, uploads, lambda: gate.style))
-    tls = any(name == b"strict-transport-security" for name, _ in app._secure)
+    tls = app.tls
     core.app.config.socket_io_js_transports = ["websocket"]
     ui.run_with(outer, title="assay", favicon="/page/icon.svg", dark=False, language="en-US", tailwind=False, show_welcome_message=False, reconnect_timeout=20.0, message_history_length=200)
     life = outer.router.lifespan_context(outer)
