@@ -17,10 +17,10 @@ from assay.contest.folder import Folder, write_json
 from assay.data.dataset import Dataset, Schema
 from assay.data.read import conform, read
 from assay.errors import InputError
-from assay.retrain.recorded import label_of
 from assay.ship.bundle import Bundle
 from assay.store.store import Store
 from assay.tasks.base import Task
+from assay.tasks.labels import label_of
 from assay.words import Text, say
 
 _NOT_AGAIN = ("data", "query", "drop", "kinds", "target", "lang", "sequence", "window", "skip_broken", "drop_missing_target")  # of a case: how its file was read, not what was asked

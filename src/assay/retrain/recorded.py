@@ -12,6 +12,7 @@ from assay.data.dataset import Column, Dataset, Schema
 from assay.errors import InputError
 from assay.tasks.base import Task
 from assay.tasks.classify import FLOOR, Classify
+from assay.tasks.labels import label_of, spelt
 from assay.tasks.regress import Regress
 from assay.words import Text, say
 
@@ -61,37 +62,13 @@ def cap_of(task: Task, calibration: dict[str, Any]) -> float | None:
     return float(_judged(task, error, np.zeros((2, 3))).max())
 
 
-def label_of(task: Task, given: Any) -> Any:
-    """A label as it came (JSON or a file) as the task's own: the class, or a finite amount; None if it cannot be one. A class never seen stays as it is."""
-    if given is None or isinstance(given, (dict, list)):
-        return None
-    if isinstance(task, Classify):
-        known = {_plain(c): c for c in task.classes}
-        return known.get(_plain(given), given)
-    try:
-        amount = float(given)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return amount if np.isfinite(amount) and not isinstance(given, bool) else None
-
-
-def _plain(label: Any) -> str:
-    """True, 'true' and 'TRUE' are one label, and so are 1, 1.0 and '1': files and JSON do not agree about them."""
-    if isinstance(label, bool):
-        return str(label).lower()
-    if isinstance(label, float) and label.is_integer():
-        return str(int(label))
-    text = str(label).strip()
-    return text.lower() if text.lower() in ("true", "false") else text.removesuffix(".0")
-
-
 def _classes(task: Classify, answers: list[dict[str, Any]], labels: list[Any]) -> Losses:
     own = len(task.classes)
-    code_of = {_plain(c): k for k, c in enumerate(task.classes)}
+    code_of = {spelt(c): k for k, c in enumerate(task.classes)}
     truth = np.full(len(labels), -1)
     for place, label in enumerate(labels):
         if label is not None and not isinstance(label, (dict, list)):
-            truth[place] = code_of.setdefault(_plain(label), len(code_of))
+            truth[place] = code_of.setdefault(spelt(label), len(code_of))
     width, loss, notes = max(len(code_of), own), task.loss, []
     whole = [all(f"p({c})" in answer for c in task.classes) for answer in answers]
     if not all(whole) and loss in ("log", "brier"):
@@ -107,12 +84,12 @@ def _classes(task: Classify, answers: list[dict[str, Any]], labels: list[Any]) -
     out = np.full(len(answers), np.nan)
     rows = np.flatnonzero(usable)
     if loss == "cost" and task.costs is not None:
-        out[rows] = [task.costs[truth[i], code_of[_plain(answers[i]["answer"])]] for i in rows]
+        out[rows] = [task.costs[truth[i], code_of[spelt(answers[i]["answer"])]] for i in rows]
     elif len(rows):
         told = np.zeros((len(rows), width))
         for k, i in enumerate(rows):
             if loss == "error":  # what was answered, also where prices made it another than the likeliest
-                told[k, code_of[_plain(answers[i]["answer"])]] = 1.0
+                told[k, code_of[spelt(answers[i]["answer"])]] = 1.0
             else:
                 told[k, :own] = [answers[i][f"p({c})"] for c in task.classes]
         out[rows] = _judged(Classify(tuple(range(width)), loss=loss), pl.Series(truth[rows], dtype=pl.Int64), told)

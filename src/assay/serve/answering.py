@@ -16,10 +16,10 @@ import polars as pl
 
 from assay.errors import AssayError
 from assay.serve.batching import Line
-from assay.serve.held import Arm, Held, Shelf
+from assay.serve.held import Arm, Held, Shelf, rows_given
 from assay.serve.http import Asked, Refused, Said, as_json, shown
 from assay.serve.mask import masked
-from assay.serve.wire import ARROW, FORM, arrow, form_rows, only_known, rows_of
+from assay.serve.wire import ARROW, arrow, only_known
 from assay.store.records import Prediction, new_id
 from assay.store.writer import Writer
 
@@ -54,7 +54,9 @@ class Answering:
     # ---- one request
 
     async def predict(self, asked: Asked) -> Said:
-        held, given = await self._given(asked)
+        held, given = await rows_given(self.shelf, asked)
+        if not held.champion.bundle.task.by_rows:
+            raise Refused(422, "'{model}' forecasts series; ask /v1/forecast.", model=held.model)
         began = time.perf_counter()
         at, number = time.time(), new_id()
         arm, label = _chosen(held, number)
@@ -94,19 +96,6 @@ class Answering:
         answers = await self._line(arm).ask([given], 1)
         self._written(held, arm, label, [given], answers, [number], at=at, ms=1000 * (time.perf_counter() - began), actor=asked.key.id)
         return as_json({"id": number, "model": held.model, "version": arm.version.version, **answers[0]})
-
-    async def _given(self, asked: Asked) -> tuple[Held, Any]:
-        name = asked.query().get("model")
-        if asked.kind == FORM:
-            held = self.shelf.get(name)
-            given = await form_rows(asked, held.champion.bundle.schema)
-        else:
-            given = rows_of(asked)
-            held = self.shelf.get(name or given.model)
-        asked.model = held.model
-        if not held.champion.bundle.task.by_rows:
-            raise Refused(422, "'{model}' forecasts series; ask /v1/forecast.", model=held.model)
-        return held, given
 
     def _line(self, arm: Arm) -> Line:
         line = self._lines.get(arm)

@@ -10,9 +10,9 @@ import numpy as np
 
 from assay.explain import grounds
 from assay.explain.columns import shapley
-from assay.serve.held import Held, Shelf
+from assay.serve.held import Held, Shelf, rows_given
 from assay.serve.http import Asked, Refused, Said, as_json
-from assay.serve.wire import FORM, form_rows, only_known, rows_of
+from assay.serve.wire import only_known
 
 MOST_WAITING = 8  # explanations; each asks the model some hundred rows
 
@@ -25,14 +25,7 @@ class Explaining:
 
     async def explain(self, asked: Asked) -> Said:
         """One row -> its answer, and what each column, word, part of a picture or stretch of a sequence adds to it."""
-        name = asked.query().get("model")
-        if asked.kind == FORM:
-            held = self._shelf.get(name)
-            given = await form_rows(asked, held.champion.bundle.schema)
-        else:
-            given = rows_of(asked)
-            held = self._shelf.get(name or given.model)
-        asked.model = held.model
+        held, given = await rows_given(self._shelf, asked)
         if not given.single:
             raise Refused(422, "One row is explained at a time: send {{\"row\": {{column: value}}}}.")
         if not held.champion.bundle.task.by_rows:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, InputError
-from assay.serve.http import Refused
-from assay.serve.wire import known_columns
+from assay.serve.http import Asked, Refused
+from assay.serve.wire import FORM, Rows, form_rows, known_columns, rows_of
 from assay.ship.bundle import Bundle, load
 from assay.store.records import Stage, Version
 from assay.store.store import Store
@@ -129,6 +129,19 @@ def warmed(bundle: Bundle, version: Version) -> Arm:
     return Arm(bundle, version, 1000 * sorted(times)[len(times) // 2] if times else 250.0)
 
 
+async def rows_given(shelf: Shelf, asked: Asked) -> tuple[Held, Rows]:
+    """The rows of a request, whatever form they came in, and the model that shall answer them. Raises Refused."""
+    name = asked.query().get("model")
+    if asked.kind == FORM:
+        held = shelf.get(name)
+        given = await form_rows(asked, held.champion.bundle.schema)
+    else:
+        given = rows_of(asked)
+        held = shelf.get(name or given.model)
+    asked.model = held.model
+    return held, given
+
+
 def example_row(bundle: Bundle, number: int = 0) -> dict[str, Any] | None:
     """A row that the model can be asked, from its reference; None where the bundle holds none (pictures, sounds, series, or left out)."""
     if bundle.reference is None or not bundle.reference.height or not bundle.task.by_rows:
@@ -175,6 +188,3 @@ def named(spec: str) -> tuple[str, Path]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
         raise InputError("'{name}' cannot be a model's name: letters, digits, dots, dashes and underscores, at most 64.", name=name[:64])
     return name, Path(rest)
-
-
-__all__ = ["Arm", "Held", "Shelf", "example_row", "model_name", "named", "served", "warmed"]

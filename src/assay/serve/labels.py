@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from assay.errors import AssayError
-from assay.retrain.recorded import label_of
 from assay.serve.held import Held, Shelf
 from assay.serve.http import Asked, Refused, Said, as_json, shown
 from assay.serve.mask import masked
@@ -15,6 +14,7 @@ from assay.store.records import Feedback
 from assay.store.store import Store
 from assay.store.writer import Writer
 from assay.tasks.base import Task
+from assay.tasks.labels import is_class, label_of
 from assay.words import Text, say
 
 MOST_ITEMS = 10_000
@@ -99,11 +99,11 @@ class Labels:
 
 
 def label_refused(task: Task, label: Any) -> Text | None:
-    """None if this could be an answer of the task, else the reason. 1, 1.0 and '1' are one class, True is not."""
+    """None if this could be an answer of the task, else the reason."""
     classes = getattr(task, "classes", None)
     if classes is None:
         return None if not isinstance(label, str) and label_of(task, label) is not None else say("the label '{label}' is no finite number.", label=shown(str(label)))
-    if label_of(task, label) in classes and (not isinstance(label, bool) or any(isinstance(c, bool) for c in classes)):
+    if is_class(task, label):
         return None
     return say("the label '{label}' is none of {classes}.", label=shown(str(label)), classes=[str(c) for c in classes[:20]] + (["…"] if len(classes) > 20 else []))
 

@@ -25,6 +25,7 @@ from assay.ship.bundle import Bundle
 from assay.store.records import Feedback
 from assay.store.store import Store
 from assay.tasks.base import Task
+from assay.tasks.labels import is_class, label_of, spelt
 from assay.watch import label_studio
 from assay.words import Text, say
 
@@ -104,27 +105,14 @@ def import_file(store: Store, model: str, bundle: Bundle, file: str | Path, *, l
 
 
 def understood(task: Task, given: Any) -> tuple[Any, Text | None]:
-    """(the label as the task's own, None), or (None, why it cannot be one). 1, 1.0 and '1' are one label, and so are true and 'TRUE': files do not agree about them."""
+    """(the label as the task's own, None), or (None, why it cannot be one)."""
     classes = getattr(task, "classes", None)
     if classes is not None:
         if isinstance(given, (dict, list)):
             return None, say("it is no single value")
-        known = {plain(c): c for c in classes}
-        return (known[plain(given)], None) if plain(given) in known else (None, say("no such class"))
-    try:
-        amount = float(given) if not isinstance(given, (bool, dict, list)) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        amount = math.nan
-    return (amount, None) if math.isfinite(amount) else (None, say("it is no finite number"))
-
-
-def plain(label: Any) -> str:
-    if isinstance(label, bool):
-        return str(label).lower()
-    if isinstance(label, float) and label.is_integer():
-        return str(int(label))
-    text = str(label).strip()
-    return text.lower() if text.lower() in ("true", "false") else text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
+        return (label_of(task, given), None) if is_class(task, given) else (None, say("no such class"))
+    amount = label_of(task, given)
+    return (None, say("it is no finite number")) if amount is None else (amount, None)
 
 
 def row_digest(row: dict[str, Any]) -> str:
@@ -173,7 +161,7 @@ def _read(file: Path, bundle: Bundle, label: str | None, id_column: str | None, 
         found = fields.get(key) if key else None
         if said is not None and ((id_column and not named) or (key and found is None)):
             raise InputError("Row {number} has a label and no '{name}', so nobody knows what it is about.", number=number, name=id_column or key)
-        out.append(_Said(number, _json(said), str(named).strip() if named else None, None if found is None else plain(_json(found)), row, fields.get("note") or None))
+        out.append(_Said(number, _json(said), str(named).strip() if named else None, None if found is None else spelt(_json(found)), row, fields.get("note") or None))
     return out, notes
 
 
@@ -264,7 +252,7 @@ def _joined(store: Store, model: str, said: list[_Said], key: str, since: float)
         if p.of is not None:
             continue
         kept, seen = kept + (p.row is not None), seen + 1
-        if p.row is not None and key in p.row and (name := plain(p.row[key])) in wanted:
+        if p.row is not None and key in p.row and (name := spelt(p.row[key])) in wanted:
             found[name] = p.id
     if seen and not kept:
         raise InputError("The rows asked of '{model}' were not kept, so no label can be joined by '{key}'. Join by the ids of the answers.", model=model, key=key)
@@ -283,7 +271,7 @@ def _fresh(store: Store, model: str, said: list[_Said]) -> list[_Said]:
             last[about] = known.label
             if known.source == "file":
                 of_file[about] = known.label
-    return [s for s in said if not (s.about in last and plain(last[s.about]) == plain(s.label)) and not (s.about in of_file and plain(of_file[s.about]) == plain(s.label))]
+    return [s for s in said if not (s.about in last and spelt(last[s.about]) == spelt(s.label)) and not (s.about in of_file and spelt(of_file[s.about]) == spelt(s.label))]
 
 
 def _labels(store: Store, model: str) -> Iterator[Feedback]:
