@@ -283,3 +283,10 @@ def test_keys_of_a_provider_come_over_https_or_from_loopback_only():
         Provider("http://idp.example", "assay", jwks="http://idp.example/keys")
     with pytest.raises(InputError, match="audience"):
         Provider("https://idp.example", "")
+
+
+def test_a_body_that_never_comes_is_given_up_with_a_sentence(tmp_path, packed):
+    with running(tmp_path / "home", f"claims={packed}", "--no-page", "--deadline", "1") as service:
+        head = b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer " + service.key.encode() + b"\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n"
+        assert b" 408 " in raw(service, head, wait_s=3.0)
+        assert b" 408 " in raw(service, head + b'{"row": {', wait_s=3.0)

@@ -132,7 +132,7 @@ class Service:
             read = scope["method"] != "POST"  # whether what the client has to send is here
             with Within(self._limits.answer_s):
                 if not read:
-                    asked.body = await read_body(receive, headers, most=self._limits.body, seconds=self._limits.body_s)
+                    asked.body = await read_body(receive, headers, most=self._limits.body, seconds=self._limits.body_s, watched=True)
                     read = True
                 said = await route.handler(asked)
         except TimeoutError:

@@ -120,17 +120,15 @@ class Within:
             raise TimeoutError from error
 
 
-async def read_body(receive: Any, headers: dict[bytes, bytes], *, most: int, seconds: float) -> bytes:
+async def read_body(receive: Any, headers: dict[bytes, bytes], *, most: int, seconds: float, watched: bool = False) -> bytes:
     """All bytes of the body. Raises Refused 413 (over `most` bytes, before they are read where the length is announced), 408 (slower than `seconds`), 400 (the client went away).
 
-    The first part has no timer of its own: it is nearly always here already, and the request as a whole has one.
+    watched: the caller has a timer around all of it; the first part, which is nearly always here already, then needs none of its own.
     """
     announced = headers.get(b"content-length")
     if announced is not None and (not announced.isdigit() or int(announced) > most):
         raise _too_large(most)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Refused(400, "The connection was closed before the body had arrived.")
+    message = await (_arrived(receive) if watched else _next(receive, seconds))
     if not message.get("more_body"):
         body = message.get("body", b"")
         if len(body) > most:
@@ -150,9 +148,13 @@ async def read_body(receive: Any, headers: dict[bytes, bytes], *, most: int, sec
 async def _next(receive: Any, seconds: float) -> dict[str, Any]:
     try:
         with Within(seconds):
-            message = await receive()
+            return await _arrived(receive)
     except TimeoutError:
         raise too_slow() from None
+
+
+async def _arrived(receive: Any) -> dict[str, Any]:
+    message: dict[str, Any] = await receive()
     if message["type"] == "http.disconnect":
         raise Refused(400, "The connection was closed before the body had arrived.")
     return message
