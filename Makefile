@@ -12,7 +12,7 @@ $(VENV)/bin/python:
 
 # compileall: where PYTHONDONTWRITEBYTECODE is set, an editable install would otherwise be compiled at every start
 $(VENV)/demo.stamp: pyproject.toml | $(VENV)/bin/python
-	$(PIP) --editable '.[deep,encoders,demo]'
+	$(PIP) --editable '.[deep,encoders,demo,page]'
 	$(BIN)/python -m compileall -q src
 	touch $@
 

@@ -214,3 +214,9 @@ def test_forecasts_are_served_from_a_history(tmp_path):
         assert "/v1/forecast" in service.get("/openapi.json", key=None).json["paths"]
         for bad in ({}, {"history": "x"}, {"history": []}, {"history": ["a"]}, {"rows": [1]}):
             assert service.post("/v1/forecast", bad).status == 422, bad
+
+
+def test_where_there_is_no_page_its_address_says_why(tmp_path, packed):
+    with running(tmp_path / "home", f"claims={packed}", "--workers", "2") as service:
+        said = service.get("/", key=None)
+    assert (said.status, "--workers" in said.sentence) == (501, True)

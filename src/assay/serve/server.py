@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.errors import InputError
+from assay.errors import InputError, MissingExtra
 from assay.serve.answering import Answering
 from assay.serve.app import Limits, Service
 from assay.serve.auth import Door
 from assay.serve.held import Shelf, named, served
+from assay.serve.http import Refused
 from assay.serve.metrics import Metrics, shared_by_workers
 from assay.serve.replying import Endpoint
 from assay.serve.tending import Tending
@@ -238,10 +239,14 @@ def _store_of(options: Options) -> str | Path:
 def _page(options: Options) -> Callable[[Service], Any] | None:
     import importlib.util
 
-    if not options.page or options.workers > 1 or importlib.util.find_spec("nicegui") is None:
+    if not options.page:
         return None
 
     def made(app: Service) -> Any:
+        if options.workers > 1:
+            raise Refused(501, "The page needs a service of one process: start it without --workers.")
+        if importlib.util.find_spec("nicegui") is None:
+            raise MissingExtra("nicegui", extra="page")
         from assay.serve.page import application
 
         return application(app, Path(options.home), lang=options.lang)
