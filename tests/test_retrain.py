@@ -133,15 +133,19 @@ def test_the_case_is_that_of_the_first_contest_and_the_newest_labelled_rows_judg
 
 
 def test_without_the_old_rows_or_with_nothing_new_no_contest_is_played(store, home, first):
+    stray = home.parent / "lathe.assay"  # a bundle far from its run
+    shutil.copyfile(first / "winner.assay", stray)
+    store.versions.promote("lathe", served(store, home, "lathe", stray).version, "cli", "the first one")
     with pytest.raises(InputError, match="--data FILE"):
-        retrain(home, "mill", store=store, **QUICK)
+        retrain(home, "lathe", store=store, **QUICK)
     with pytest.raises(InputError, match="has 0 rows to learn from; at least 40"):
-        retrain(home, "mill", store=store, recent=0, **QUICK)
-    done = retrain(home, "mill", store=store, data=first, **QUICK)
+        retrain(home, "lathe", store=store, recent=0, **QUICK)
+    assert retrain(home, "lathe", store=store, data=first, **QUICK).status == "nothing_new"
+    done = retrain(home, "mill", store=store, **QUICK)  # served from its run's folder, which is still there
     assert (done.status, done.run_folder) == ("nothing_new", None)
     with pytest.raises(InputError, match="canary with a share above 0"):
         retrain(home, "mill", store=store, mode="canary", **QUICK)
-    with pytest.raises(InputError, match="There are: mill"):
+    with pytest.raises(InputError, match="There are: lathe, mill"):
         retrain(home, "../mile", store=store, **QUICK)
     assert not list(home.rglob("*mile*"))
 
