@@ -51,8 +51,10 @@ class Held:
 class Shelf:
     """All models of one service. `get` is safe on any thread; `refresh` follows what the store says of stages."""
 
-    def __init__(self, store: Store, home: Path, *, only: tuple[str, ...] = ()) -> None:
+    def __init__(self, store: Store, home: Path, *, only: tuple[str, ...] = (), loaded: dict[str, Bundle] | None = None) -> None:
+        """loaded: bundles by digest that this process has opened a moment ago, and need not open again."""
         self._store, self._home, self._only = store, home, only
+        self._loaded = loaded if loaded is not None else {}
         self._held: dict[str, Held] = {}
         self._lock = threading.Lock()
         self.trouble: dict[str, AssayError] = {}
@@ -107,7 +109,7 @@ class Shelf:
         version = self._store.versions.get(name, number)
         if version is None:
             raise InputError("The store names version {version} of '{model}', which it does not hold. See: assay models {model}", version=number, model=name)
-        bundle = load(self._home / version.file)
+        bundle = self._loaded.pop(version.digest, None) or load(self._home / version.file)
         if bundle.digest != version.digest:
             raise InputError("The file '{file}' is not the bundle that was served as version {version} of '{model}': its digest is another one. Put the file back.",
                              file=version.file, version=number, model=name)
@@ -152,11 +154,13 @@ def example_row(bundle: Bundle, number: int = 0) -> dict[str, Any] | None:
     return {name: value.isoformat(sep=" ") if hasattr(value, "isoformat") else value for name, value in row.items()}
 
 
-def served(store: Store, home: Path, name: str, path: Path, *, by: str = "service") -> Version:
+def served(store: Store, home: Path, name: str, path: Path, *, by: str = "service", loaded: dict[str, Bundle] | None = None) -> Version:
     """Take a bundle into the home under a name: the version it becomes or already is. The first one is the champion; a further one waits until it is promoted."""
     import shutil
 
     bundle = load(path)  # what cannot be opened is refused before anything is copied
+    if loaded is not None:
+        loaded[bundle.digest] = bundle
     kept = home / "bundles" / f"{bundle.digest}.assay"
     kept.parent.mkdir(parents=True, exist_ok=True)
     if not kept.exists():

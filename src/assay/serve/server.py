@@ -20,12 +20,13 @@ from assay.errors import InputError, MissingExtra
 from assay.serve.answering import Answering
 from assay.serve.app import Limits, Service
 from assay.serve.auth import Door
-from assay.serve.held import Shelf, named, served
+from assay.serve.held import Shelf, example_row, named, served
 from assay.serve.http import Refused
 from assay.serve.metrics import Metrics, shared_by_workers
 from assay.serve.replying import Endpoint
 from assay.serve.tending import Tending
 from assay.serve.watching import Watching, sinks_of
+from assay.ship.bundle import Bundle, load
 from assay.store.store import Store
 from assay.store.writer import Writer
 from assay.words import Text, say
@@ -75,7 +76,7 @@ class Options:
     lang: str = "en"
 
 
-def prepared(options: Options, observe: Callable[[Text], None]) -> str | None:
+def prepared(options: Options, observe: Callable[[Text], None], *, loaded: dict[str, Bundle] | None = None) -> str | None:
     """Open the store, take the bundles in, make the first key. The secret of that key, or None if there are keys already or none is asked for."""
     if options.host not in LOOPBACK and not options.keys:
         raise InputError("Without keys the service answers on loopback only: leave --no-keys out, or --host.")
@@ -85,7 +86,7 @@ def prepared(options: Options, observe: Callable[[Text], None]) -> str | None:
     with Store.open(_store_of(options), create=True) as store:
         for spec in options.bundles:
             name, path = named(spec)
-            version = served(store, home, name, path)
+            version = served(store, home, name, path, loaded=loaded)
             stage = store.versions.stage(name)
             if stage is None:
                 store.versions.promote(name, version.version, "cli", "the first one")
@@ -103,12 +104,12 @@ def prepared(options: Options, observe: Callable[[Text], None]) -> str | None:
         return store.keys.make("first", ("predict", "feedback", "admin"))[1]
 
 
-def service(options: Options, *, worker: int = 0) -> Service:
+def service(options: Options, *, worker: int = 0, loaded: dict[str, Bundle] | None = None) -> Service:
     """The application of one process, models loaded and warmed up."""
     home = Path(options.home)
     sys.setswitchinterval(SWITCH_S)
     store = Store.open(_store_of(options), create=False)
-    shelf = Shelf(store, home)
+    shelf = Shelf(store, home, loaded=loaded)
     shelf.refresh()
     writer = Writer(store)
     metrics = Metrics()
@@ -143,7 +144,8 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
     """Answer until SIGTERM or Ctrl-C; requests under way are answered first."""
     import uvicorn
 
-    secret = prepared(options, observe)
+    loaded: dict[str, Bundle] = {}
+    secret = prepared(options, observe, loaded=loaded)
     _logging(options)
     common: dict[str, Any] = {
         "host": options.host, "port": options.port, "http": "assay.serve.patience:Patient", "ws": "websockets-sansio" if options.page and options.workers == 1 else "none", "access_log": False,
@@ -155,12 +157,15 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
             file.write_text(json.dumps(asdict(options)), encoding="utf-8")
             os.environ[_OPTIONS] = str(file)
             shared_by_workers(Path(shared) / "metrics")
-            _greet(options, secret, observe)
+            _greet(options, secret, observe, loaded)
+            loaded.clear()
             uvicorn.run("assay.serve.server:_worker", factory=True, workers=options.workers, timeout_worker_healthcheck=30, **common)
         return
-    app = _traced(options, service(options))
+    known = dict(loaded)
+    app = _traced(options, service(options, loaded=loaded))
+    loaded.clear()
     server = uvicorn.Server(uvicorn.Config(app, **common))
-    _greet(options, secret, observe)
+    _greet(options, secret, observe, known)
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn drains, then raises the signal again: to stop when told is no failure
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
@@ -200,7 +205,7 @@ def _number(folder: Path) -> int:
     raise RuntimeError("more than 1024 workers")
 
 
-def _greet(options: Options, secret: str | None, observe: Callable[[Text], None]) -> None:
+def _greet(options: Options, secret: str | None, observe: Callable[[Text], None], loaded: dict[str, Bundle]) -> None:
     scheme = "https" if options.tls_cert else "http"
     host = f"[{options.host}]" if ":" in options.host else options.host if options.host not in ("0.0.0.0",) else "127.0.0.1"
     url = f"{scheme}://{host}:{options.port}"
@@ -212,16 +217,13 @@ def _greet(options: Options, secret: str | None, observe: Callable[[Text], None]
     with Store.open(_store_of(options), create=False) as store:
         shelf = [(name, store.versions.stage(name)) for name in store.versions.models()]
         if shelf:
-            observe(say("Try: {curl}", curl=_curl(options, store, url, shelf[0][0], secret, several=len(shelf) > 1)))
+            observe(say("Try: {curl}", curl=_curl(options, store, url, shelf[0][0], secret, loaded, several=len(shelf) > 1)))
 
 
-def _curl(options: Options, store: Store, url: str, name: str, secret: str | None, *, several: bool) -> str:
-    from assay.serve.held import example_row
-    from assay.ship.bundle import load
-
+def _curl(options: Options, store: Store, url: str, name: str, secret: str | None, loaded: dict[str, Bundle], *, several: bool) -> str:
     stage = store.versions.stage(name)
     version = store.versions.get(name, stage.champion) if stage else None
-    row = example_row(load(Path(options.home) / version.file, verify=False)) if version else None
+    row = example_row(loaded.get(version.digest) or load(Path(options.home) / version.file, verify=False)) if version else None
     key = f" -H 'Authorization: Bearer {secret or 'KEY'}'" if options.keys else ""
     if row is None:
         return f"curl -s{' -k' if options.tls_cert else ''} {url}/v1/schema{key}"
