@@ -203,6 +203,23 @@ def test_metrics_count_what_was_asked(service):
     assert count() == before + 7
 
 
+def test_metrics_count_labels_by_kind(service):
+    number = service.post("/v1/predict", {"row": ROW}).json["id"]
+    kinds = ("label", "accept", "reject")
+
+    def counts() -> list[float]:
+        text = service.get("/metrics").body.decode()
+        found = [re.search(rf'^assay_feedback_total\{{kind="{k}",model="claims"\}} (\S+)', text, re.MULTILINE) for k in kinds]
+        return [float(f[1]) if f else 0.0 for f in found]
+
+    before = counts()
+    assert service.post("/v1/feedback", {"items": [{"id": number, "label": "yes"}, {"id": number, "label": "no"}, {"id": number, "kind": "accept"}]}).status == 201
+    until = time.monotonic() + 5
+    while counts() != [before[0] + 2, before[1] + 1, before[2]]:
+        assert time.monotonic() < until, (before, counts())
+        time.sleep(0.05)
+
+
 def test_personal_data_is_masked_by_pattern_and_check_digit():
     assert masked({"t": "mail a.b@c.de, card 4111 1111 1111 1111, 13800138000, ID 11010519491231002X", "n": 5}) == {"t": "mail [email], card [card], [phone], ID [id]", "n": 5}
     assert masked("order 4111 1111 1111 1112 of 2026-11-22, IBAN GB82 WEST 1234 5698 7654 32") == "order 4111 1111 1111 1112 of 2026-11-22, IBAN [iban]"

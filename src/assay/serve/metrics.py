@@ -8,6 +8,7 @@ from typing import Any
 
 from assay.deploy.names import METRICS
 from assay.serve.answering import Counted
+from assay.store.records import Feedback
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 KIND = b"text/plain; version=0.0.4; charset=utf-8"
@@ -57,9 +58,13 @@ class Metrics:
         self.of("assay_predictions_total", held.model, str(arm.version.version), counted.label).inc(len(counted.answers))
         classes = getattr(arm.bundle.task, "classes", None)
         if classes is not None:
+            named = None if len(classes) <= MOST_CLASSES else {str(c) for c in classes[:MOST_CLASSES]}
             for answer in counted.answers:
                 told = str(answer.get("answer"))
-                self.of("assay_answers_total", held.model, told if len(classes) <= MOST_CLASSES or told in {str(c) for c in classes[:MOST_CLASSES]} else "other").inc()
+                self.of("assay_answers_total", held.model, told if named is None or told in named else "other").inc()
+
+    def labelled(self, feedback: Feedback) -> None:
+        self.of("assay_feedback_total", feedback.model, feedback.kind).inc()
 
     def text(self) -> bytes:
         if not self._shared:

@@ -111,8 +111,8 @@ def service(options: Options, *, worker: int = 0, loaded: dict[str, Bundle] | No
     store = Store.open(_store_of(options), create=False)
     shelf = Shelf(store, home, loaded=loaded)
     shelf.refresh()
-    writer = Writer(store)
     metrics = Metrics()
+    writer = Writer(store, kept=metrics.labelled)
     watching = Watching(shelf, store, writer, metrics, sinks=sinks_of(webhook=options.webhook, secret=os.environ.get("ASSAY_WEBHOOK_SECRET"), email=options.email, lang=options.lang),
                         every_s=options.check_s, worker=worker, leads=worker == 0)
     media = None

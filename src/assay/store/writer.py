@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
@@ -51,8 +52,9 @@ class Writer:
     of the disk and an audit row, and at most this much is lost if the process is killed. A label is on the disk when its future is done.
     """
 
-    def __init__(self, store: Store, max_rows: int = 10_000, linger_s: float = 0.25) -> None:
-        self._store, self._max, self._linger = store, max_rows, linger_s
+    def __init__(self, store: Store, max_rows: int = 10_000, linger_s: float = 0.25, kept: Callable[[Feedback], None] = lambda feedback: None) -> None:
+        """kept: called on the writer's thread for each label that is on the disk."""
+        self._store, self._max, self._linger, self._kept = store, max_rows, linger_s, kept
         self._predictions: deque[Prediction] = deque()
         self._feedback: deque[tuple[Feedback, Future[int]]] = deque()
         self._traffic: deque[Traffic] = deque()
@@ -186,8 +188,9 @@ class Writer:
                 return self._part(batch, error)
             self._trouble = None
             self.written += len(batch)
-            for (_, done), number in zip(batch.feedback, ids, strict=True):
+            for (feedback, done), number in zip(batch.feedback, ids, strict=True):
                 done.set_result(number)
+                self._kept(feedback)
             return None
 
     def _part(self, batch: _Batch, error: Exception) -> None:
