@@ -65,6 +65,20 @@ def test_many_rows_are_answered_alike_as_json_and_as_arrow(service):
     assert len({a["id"] for a in listed}) == 40
 
 
+def test_more_rows_than_the_writer_can_queue_are_answered_and_all_written(service):
+    out = io.BytesIO()
+    rows(25_000, seed=4).frame.drop("paid", "claim").write_ipc_stream(out)
+    answer = service.post("/v1/predict", out.getvalue(), headers={"Content-Type": ARROW})
+    assert answer.status == 200, answer.body[:300]
+    ids = pl.read_ipc_stream(io.BytesIO(answer.body))["id"].to_list()
+    until = time.monotonic() + 20
+    with store_of(service) as store:
+        while store.predictions.get(ids[-1]) is None:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert all(store.predictions.get(ids[i]) is not None for i in range(0, 25_000, 500))
+
+
 def test_a_form_is_a_row(service):
     body = b"".join(b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (k.encode(), str(v).encode()) for k, v in ROW.items()) + b"--x--\r\n"
     said = service.post("/v1/predict", body, headers={"Content-Type": "multipart/form-data; boundary=x"})

@@ -25,6 +25,7 @@ from assay.store.writer import Writer
 
 INLINE_ROWS = 16  # more rows are answered on a thread, so that the others do not wait for them
 _PLAIN = (float, int, bool, type(None))  # of nearly all rows: 1 us instead of 4
+ROOM_S = 0.02  # the writer's next group is on the disk within some tens of milliseconds
 MOST_KEPT = 65_536  # characters of a row that are kept
 MOST_SHADOWS = 2_000  # rows that wait for the challenger; more are not asked, and counted
 
@@ -73,7 +74,7 @@ class Answering:
             answers = await self._line(arm).ask(rows, given.count)
         ms = 1000 * (time.perf_counter() - began)
         ids = [number] if len(answers) == 1 else [f"{number}.{i}" for i in range(len(answers))]
-        self._written(held, arm, label, rows, answers, ids, at=at, ms=ms / len(answers), actor=asked.key.id)
+        await self._written(held, arm, label, rows, answers, ids, at=at, ms=ms / len(answers), actor=asked.key.id)
         if asked.kind == ARROW:
             return Said(arrow(pl.DataFrame(answers, infer_schema_length=None).with_columns(pl.Series("id", ids))), kind=ARROW,
                         headers=[(b"assay-model", held.model.encode()), (b"assay-version", str(arm.version.version).encode())])
@@ -94,7 +95,7 @@ class Answering:
         began, at, number = time.perf_counter(), time.time(), new_id()
         arm, label = _chosen(held, number)
         answers = await self._line(arm).ask([given], 1)
-        self._written(held, arm, label, [given], answers, [number], at=at, ms=1000 * (time.perf_counter() - began), actor=asked.key.id)
+        await self._written(held, arm, label, [given], answers, [number], at=at, ms=1000 * (time.perf_counter() - began), actor=asked.key.id)
         return as_json({"id": number, "model": held.model, "version": arm.version.version, **answers[0]})
 
     def _line(self, arm: Arm) -> Line:
@@ -111,16 +112,20 @@ class Answering:
 
     # ---- what stays of it
 
-    def _written(self, held: Held, arm: Arm, label: str, rows: Any, answers: list[dict[str, Any]], ids: list[str], *, at: float, ms: float, actor: str) -> None:
+    async def _written(self, held: Held, arm: Arm, label: str, rows: Any, answers: list[dict[str, Any]], ids: list[str], *, at: float, ms: float, actor: str) -> None:
         by_row = len(ids) == (len(rows) if isinstance(rows, list) else rows.height)
         listed: list[dict[str, Any]] | None = None
         if by_row:
             listed = rows if isinstance(rows, list) else rows.to_dicts()
-        classes = getattr(arm.bundle.task, "classes", None)
         for i, (number, answer) in enumerate(zip(ids, answers, strict=True)):
             kept = self._kept(listed[i]) if listed is not None and self._keep_rows else None
-            if not self._writer.put(Prediction(number, at, held.model, arm.version.version, answer, kept, label, None, doubt_of(answer, classes), ms, actor)):
-                raise Refused(503, "Answers cannot be written down at the moment, and none is given that is not. Try again in a few seconds.", retry_s=2.0)
+            one = _prediction(number, arm, answer, label, at=at, ms=ms, actor=actor, row=kept)
+            while not self._writer.put(one):
+                if len(ids) == 1 or self._writer.trouble is not None:
+                    raise Refused(503, "Answers cannot be written down at the moment, and none is given that is not. Try again in a few seconds.", retry_s=2.0)
+                await asyncio.sleep(ROOM_S)  # many rows may be more than the queue: they go in as the writer takes them out
+            if i % INLINE_ROWS == INLINE_ROWS - 1:
+                await asyncio.sleep(0)  # others are answered meanwhile
         self._observe(Counted(held, arm, label, listed, answers))
         if held.challenger is not None and listed is not None:
             other = held.challenger if arm is held.champion else held.champion
@@ -138,9 +143,8 @@ class Answering:
                 began = time.perf_counter()
                 answers = [arm.bundle.predict_one(rows[0])] if len(rows) == 1 else arm.bundle.predict(rows)
                 ms = 1000 * (time.perf_counter() - began) / len(rows)
-                classes = getattr(arm.bundle.task, "classes", None)
                 for number, told in zip(ids, answers, strict=True):
-                    self._writer.put(Prediction(new_id(), time.time(), held.model, arm.version.version, told, None, "shadow", number, doubt_of(told, classes), ms, "service"))
+                    self._writer.put(_prediction(new_id(), arm, told, "shadow", at=time.time(), ms=ms, actor="service", of=number))
             except (AssayError, ValueError):  # the client has its answer; a challenger that cannot answer has fewer pairs, which the test shows
                 self.shadows_dropped += len(rows)
             finally:
@@ -174,6 +178,10 @@ class Answering:
         await asyncio.to_thread(self._shadows.shutdown)
         for line in self._lines.values():
             line.close()
+
+
+def _prediction(number: str, arm: Arm, answer: dict[str, Any], label: str, *, at: float, ms: float, actor: str, row: dict[str, Any] | None = None, of: str | None = None) -> Prediction:
+    return Prediction(number, at, arm.version.model, arm.version.version, answer, row, label, of, doubt_of(answer, getattr(arm.bundle.task, "classes", None)), ms, actor)
 
 
 def _chosen(held: Held, number: str) -> tuple[Arm, str]:

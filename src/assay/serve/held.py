@@ -51,9 +51,9 @@ class Held:
 class Shelf:
     """All models of one service. `get` is safe on any thread; `refresh` follows what the store says of stages."""
 
-    def __init__(self, store: Store, home: Path, *, only: tuple[str, ...] = (), loaded: dict[str, Bundle] | None = None) -> None:
+    def __init__(self, store: Store, home: Path, *, loaded: dict[str, Bundle] | None = None) -> None:
         """loaded: bundles by digest that this process has opened a moment ago, and need not open again."""
-        self._store, self._home, self._only = store, home, only
+        self._store, self._home = store, home
         self._loaded = loaded if loaded is not None else {}
         self._held: dict[str, Held] = {}
         self._lock = threading.Lock()
@@ -84,7 +84,7 @@ class Shelf:
         """
         changed = []
         with self._lock:
-            for name in self._only or self._store.versions.models():
+            for name in self._store.versions.models():
                 stage = self._store.versions.stage(name)
                 there = self._held.get(name)
                 if stage is None or (there is not None and there.stage == stage):
@@ -109,7 +109,7 @@ class Shelf:
         version = self._store.versions.get(name, number)
         if version is None:
             raise InputError("The store names version {version} of '{model}', which it does not hold. See: assay models {model}", version=number, model=name)
-        bundle = self._loaded.pop(version.digest, None) or load(self._home / version.file)
+        bundle = self._loaded.get(version.digest) or load(self._home / version.file)
         if bundle.digest != version.digest:
             raise InputError("The file '{file}' is not the bundle that was served as version {version} of '{model}': its digest is another one. Put the file back.",
                              file=version.file, version=number, model=name)

@@ -161,11 +161,10 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
             loaded.clear()
             uvicorn.run("assay.serve.server:_worker", factory=True, workers=options.workers, timeout_worker_healthcheck=30, **common)
         return
-    known = dict(loaded)
     app = _traced(options, service(options, loaded=loaded))
-    loaded.clear()
     server = uvicorn.Server(uvicorn.Config(app, **common))
-    _greet(options, secret, observe, known)
+    _greet(options, secret, observe, loaded)
+    loaded.clear()  # a version that no longer answers is not kept for it
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn drains, then raises the signal again: to stop when told is no failure
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
