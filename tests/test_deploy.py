@@ -118,9 +118,9 @@ def test_a_bundle_with_one_changed_byte_is_not_deployed(bundle, tmp_path):
 
 
 def test_models_are_named_as_the_service_names_them(tmp_path):
-    held = pytest.importorskip("assay.serve.held")
-    for spec in ("a/churn.assay", "runs/bank-20260102-030405/winner.assay", "x=a/b.assay", "a/b c.assay"):
-        assert bundles._named(spec) == held.named(spec)
+    server = pytest.importorskip("assay.serve.server")
+    for spec, name in (("a/churn.assay", "churn"), ("runs/bank-20260102-030405/winner.assay", "bank"), ("x=a/b.assay", "x"), ("a/b c.assay", "b-c")):
+        assert bundles.named(spec) == server.named(spec) == (name, Path(spec.rpartition("=")[2]))
 
 
 def test_two_bundles_of_one_name_are_refused(bundle, tmp_path):

@@ -221,7 +221,7 @@ def test_words_that_look_like_names_of_pictures_are_read_as_words_where_the_user
 @settings(max_examples=60)
 def test_no_path_of_a_table_leaves_its_folder(steps, between, start):
     path = start + between.join([*steps, "x.png"])
-    inside = (Path("/root/x") / path.replace("\\", "/")).resolve().is_relative_to("/root/x") and ":" not in path and not path.startswith("~")
+    inside = (Path("/somewhere/x") / path.replace("\\", "/")).resolve().is_relative_to("/somewhere/x") and ":" not in path and not path.startswith("~")
     assert _leaves(path) or inside
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -11,7 +10,6 @@ from page_home import HOSTILE, MODELS, Running, home_with_models, pictures
 
 pytest.importorskip("nicegui", reason="nicegui is not installed")
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VIEWS = {"/": "Models", "/try": "Try", "/contest": "Contest", "/label": "Label", "/replies": "Replies", "/watch": "Watch", "/log": "Log"}
 WAIT = 60_000  # ms; the machine may be busy
 
@@ -47,18 +45,6 @@ def service(tmp_path_factory):
     with Running(made.app) as running:
         made.url = running.url
         yield made
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync.sync_playwright() as play:
-        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                                                                    "--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        yield made
-        made.close()
 
 
 @contextmanager

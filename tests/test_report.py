@@ -5,7 +5,6 @@ import html as entities
 import json
 import re
 import shlex
-import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +23,6 @@ from assay.words import Text
 HERE = Path(assay.report.__file__).parent
 SCHEMA = jsonschema.Draft202012Validator(json.loads((HERE / "verdict.schema.json").read_text(encoding="utf-8")))
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 both = pytest.mark.parametrize("lang", ["en", "zh"])
 every = pytest.mark.parametrize("name", SAMPLES)
 
@@ -269,18 +267,6 @@ def test_a_real_run_keeps_to_the_schema_and_has_a_report(tmp_path):
 
 
 # ---- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync.sync_playwright() as play:
-        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                                                                    "--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        yield made
-        made.close()
 
 
 CONTRAST = """() => {

@@ -36,6 +36,10 @@ app = typer.Typer(
 
 Lang = Annotated[str, typer.Option("--lang", help=say("Language: en or zh.").to(LANG))]
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print verdict.json instead of the table; nothing else goes to standard output.").to(LANG))]
+HOME = Path("assay-home")
+Home = Annotated[Path, typer.Option("--home", envvar="ASSAY_HOME", help=say("Folder of the service: store, every version of every model.").to(LANG))]
+StoreOption = Annotated[str | None, typer.Option("--store", envvar="ASSAY_STORE", help=say(
+    "URL of the store: postgresql://, mysql:// or sqlite:/// (default: a file in the home).").to(LANG))]
 Time = Annotated[str | None, typer.Option("--time", "-t", help=say("Time budget for everything, such as 60s or 5m (a contract).").to(LANG))]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help=say("Folder of the run.").to(LANG))]
 WorthOption = Annotated[str | None, typer.Option(

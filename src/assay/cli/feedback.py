@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from assay.cli.base import LANG, Lang, app
+from assay.cli.base import HOME, LANG, Home, Lang, StoreOption, app
 from assay.words import say
-
-_HOME = Path("assay-home")
 
 
 @app.command(name="feedback", help=say("Labels by file: import what people said, export what they should look at (csv, jsonl, Label Studio).\n\n"
@@ -19,9 +17,8 @@ def feedback_command(
     action: Annotated[str, typer.Argument(help=say("import or export.").to(LANG))],
     file: Annotated[Path | None, typer.Argument(help=say("import: csv, tsv, jsonl, parquet, xlsx, or Label Studio's .json. export: where to write (default: MODEL-labels.csv).").to(LANG))] = None,
     model: Annotated[str | None, typer.Option("--model", help=say("Whose answers (default: the only model of the home).").to(LANG))] = None,
-    home: Annotated[Path, typer.Option("--home", envvar="ASSAY_HOME", help=say("Folder of the service: store, every version of every model.").to(LANG))] = _HOME,
-    store: Annotated[str | None, typer.Option("--store", envvar="ASSAY_STORE", help=say(
-        "URL of the store: postgresql://, mysql:// or sqlite:/// (default: a file in the home).").to(LANG))] = None,
+    home: Home = HOME,
+    store: StoreOption = None,
     label: Annotated[str | None, typer.Option("--label", help=say("import: the column with the label (default: label, or the target's name).").to(LANG))] = None,
     id: Annotated[str | None, typer.Option("--id", help=say("import: the column with the id of the answer (default: prediction).").to(LANG))] = None,
     key: Annotated[str | None, typer.Option("--key", help=say("import: a column that the asked rows have too; the newest answer with that key takes the label.").to(LANG))] = None,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json as json_
 import shutil
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from assay.cli.base import LANG, Lang, app
+from assay.cli.base import HOME, LANG, Home, Lang, StoreOption, app
 from assay.words import say
 
 _Model = Annotated[str, typer.Argument(help=say("Name of a model of the home; assay models lists them.").to(LANG))]
-_Home = Annotated[Path, typer.Option("--home", envvar="ASSAY_HOME", help=say("Folder of the service: store, every version of every model.").to(LANG))]
-_Store = Annotated[str | None, typer.Option("--store", envvar="ASSAY_STORE", help=say("URL of the store: postgresql://, mysql:// or sqlite:/// (default: a file in the home).").to(LANG))]
 _Json = Annotated[bool, typer.Option("--json", help=say("Print the result as JSON.").to(LANG))]
-_HOME = Path("assay-home")
 
 
 @app.command(name="retrain", help=say("Train a challenger from the old rows, new ones and all labels; called again with nothing new it does nothing.\n\n"
@@ -33,8 +29,8 @@ def retrain_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help=say("Only say what would be learnt from.").to(LANG))] = False,
     cron: Annotated[str | None, typer.Option("--cron", metavar="LINE", help=say("Retrain nothing; print the crontab line and the systemd units that do it at these times, such as "
                                                                                 "'30 3 * * 1'.").to(LANG))] = None,
-    home: _Home = _HOME,
-    store: _Store = None,
+    home: Home = HOME,
+    store: StoreOption = None,
     as_json: _Json = False,
     lang: Lang = LANG,
 ) -> None:
@@ -59,8 +55,8 @@ def challenge_command(
     cap: Annotated[float | None, typer.Option("--cap", min=0.0, help=say("Losses above it count as it (default: a log loss of 4.6, an error of 2.5 half-widths of the champion's interval; inf: none).").to(LANG))] = None,
     group: Annotated[str | None, typer.Option("--group", help=say("Column of the rows asked: rows of one group count as one.").to(LANG))] = None,
     for_ever: Annotated[bool, typer.Option("--for-ever", help=say("Spend alpha over all challengers to come, not for each anew.").to(LANG))] = False,
-    home: _Home = _HOME,
-    store: _Store = None,
+    home: Home = HOME,
+    store: StoreOption = None,
     as_json: _Json = False,
     lang: Lang = LANG,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli.base import LANG, Lang, app
+from assay.cli.base import HOME, LANG, Home, Lang, StoreOption, app
 from assay.words import say
 
 
@@ -15,8 +15,8 @@ from assay.words import say
                                     "assay serve RUN/winner.assay\n\nassay serve churn=a/winner.assay tickets=b/winner.assay --port 9000 --workers 2").to(LANG))
 def serve_command(
     bundles: Annotated[list[str] | None, typer.Argument(help=say("Bundles, FILE or NAME=FILE; none: what the home already holds.").to(LANG))] = None,
-    home: Annotated[Path, typer.Option("--home", envvar="ASSAY_HOME", help=say("Folder of the service: store, every version of every model.").to(LANG))] = Path("assay-home"),
-    store: Annotated[str | None, typer.Option("--store", envvar="ASSAY_STORE", help=say("URL of the store: postgresql://, mysql:// or sqlite:/// (default: a file in the home).").to(LANG))] = None,
+    home: Home = HOME,
+    store: StoreOption = None,
     host: Annotated[str, typer.Option("--host", help=say("Address to listen on (default: loopback only).").to(LANG))] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help=say("Port to listen on.").to(LANG))] = 8080,
     workers: Annotated[int, typer.Option("--workers", min=1, max=256, help=say("Processes that answer; the page needs a service of one.").to(LANG))] = 1,

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli.base import LANG, Lang, app
+from assay.cli.base import HOME, LANG, Home, Lang, StoreOption, app
 from assay.words import Text, say
 
-Home = Annotated[Path, typer.Option("--home", envvar="ASSAY_HOME", help=say("Folder of the service: store, every version of every model.").to(LANG))]
-StoreOption = Annotated[str | None, typer.Option("--store", envvar="ASSAY_STORE", help=say(
-    "URL of the store: postgresql://, mysql:// or sqlite:/// (default: a file in the home).").to(LANG))]
+if TYPE_CHECKING:
+    from assay.store.records import Stage
+
 Json = Annotated[bool, typer.Option("--json", help=say("Print json instead; nothing else goes to standard output.").to(LANG))]
 Reason = Annotated[str, typer.Option("--reason", help=say("Why, for the audit log.").to(LANG))]
-HOME = Path("assay-home")
 
 
 @app.command(name="keys", help=say("The service's keys: list, make, revoke ID, rotate ID. A secret is shown once and not kept.\n\n"
@@ -136,18 +135,13 @@ def promote_command(
     as_json: Json = False,
     lang: Lang = LANG,
 ) -> None:
-    from dataclasses import asdict
-
     from assay.store.home import open_store
 
     with open_store(home, store) as opened:
         stage = opened.versions.promote(model, version, "cli", reason)
-    if as_json:
-        return _print(asdict(stage))
-    typer.echo(say("Version {version} of '{model}' answers from now on.", version=stage.champion, model=model).to(lang))
-    if stage.previous is not None:
+    _answers(stage, as_json, lang)
+    if stage.previous is not None and not as_json:
         typer.echo(say("Back to version {version}: assay rollback {model}", version=stage.previous, model=model).to(lang), err=True)
-    return None
 
 
 @app.command(name="rollback", help=say("Back to the version that answered before the last promotion.\n\nassay rollback churn --reason 'complaints since noon'").to(LANG))
@@ -159,15 +153,20 @@ def rollback_command(
     as_json: Json = False,
     lang: Lang = LANG,
 ) -> None:
-    from dataclasses import asdict
-
     from assay.store.home import open_store
 
     with open_store(home, store) as opened:
         stage = opened.versions.rollback(model, "cli", reason)
+    _answers(stage, as_json, lang)
+
+
+def _answers(stage: Stage, as_json: bool, lang: str) -> None:
+    from dataclasses import asdict
+
     if as_json:
-        return _print(asdict(stage))
-    return typer.echo(say("Version {version} of '{model}' answers from now on.", version=stage.champion, model=model).to(lang))
+        _print(asdict(stage))
+    else:
+        typer.echo(say("Version {version} of '{model}' answers from now on.", version=stage.champion, model=stage.model).to(lang))
 
 
 def _one_of(action: str, known: tuple[str, ...], lang: str) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli.base import LANG, Lang, Query, app
-from assay.cli.store import HOME, Home, Json, StoreOption
+from assay.cli.base import HOME, LANG, Home, Lang, Query, StoreOption, app
+from assay.cli.store import Json
 from assay.words import say
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from assay.errors import BundleError, InputError
 from assay.families.base import Candidate
 from assay.ship.archive import opened
 from assay.ship.formats.base import Contents
+from assay.ship.naming import named
 from assay.ship.rebuild import contents_of
 from assay.words import Text, say
 
@@ -53,7 +53,7 @@ def packed(spec: str | Path, *, answer: bool = True) -> Packed:
     answer: load it in a process of its own and let it answer its reference rows: what cannot answer here is not deployed,
     and what was imported for it is what the image needs. Raises BundleError, MissingExtra as a BundleError with the same sentence.
     """
-    model, path = _named(str(spec))
+    model, path = named(str(spec))
     with opened(path) as archive:
         contents, digest = contents_of(archive)
         for name, entry in contents.entries.items():
@@ -102,18 +102,6 @@ def imported_for(path: Path, needs: dict[str, str]) -> tuple[str, ...] | None:
         raise BundleError(Text.of(told["error"]))
     media = {module for module, extra in needs.items() if extra == "media"}
     return tuple(sorted({*told["imports"], *media, *(name for name in told["located"] if name in needs)})) if told["rows"] else None
-
-
-def _named(spec: str) -> tuple[str, Path]:
-    """As `assay serve` names a bundle: NAME=FILE, else the run's folder for winner.assay and cheapest.assay, else the file's own stem."""
-    name, sign, rest = spec.partition("=")
-    if sign and "/" not in name:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-            raise InputError("'{name}' cannot be a model's name: letters, digits, dots, dashes and underscores, at most 64.", name=name[:64])
-        return name, Path(rest)
-    path = Path(spec)
-    stem = re.sub(r"-\d{8}-\d{6}(-\d+)?$", "", path.resolve().parent.name if path.stem in ("winner", "cheapest") else path.stem)
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:64] or "model", path
 
 
 def _cards(contents: Contents) -> dict[str, Candidate]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import re
 import socket
 import ssl
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from assay.errors import EndpointError
-from assay.neural.endpoint import authority, endpoint
+from assay.neural.endpoint import authority, connection, endpoint, json_headers, key_of_environment
 
 PARALLEL = 4
 MOST_BYTES = 4 * 2**20  # an answer of a few tokens with 20 alternatives each is about 30 kB
@@ -231,22 +230,15 @@ class _Line:
     def _post(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
         chat = self.chat
         path = chat.path
-        key = _key()
+        key = key_of_environment()
         patience = max(0.01, min(chat.timeout_s, self.until - time.monotonic()))
         deadline = time.monotonic() + patience
         for _ in range(4):
             if self.link is None:
-                if chat.scheme == "https":
-                    self.link = http.client.HTTPSConnection(
-                        chat.host, chat.port, timeout=patience, context=ssl.create_default_context())
-                else:
-                    self.link = http.client.HTTPConnection(chat.host, chat.port, timeout=patience)
+                self.link = connection(chat.scheme, chat.host, chat.port, patience)
             elif self.link.sock:
                 self.link.sock.settimeout(patience)
-            headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "assay"}
-            if key:
-                headers["Authorization"] = f"Bearer {key}"
-            self.link.request("POST", path, body, headers)
+            self.link.request("POST", path, body, json_headers(key))
             reply = self.link.getresponse()
             chunks, size = [], 0
             while chunk := reply.read1(65536):
@@ -343,10 +335,6 @@ class _Line:
         return EndpointError(
             "Cannot connect to the endpoint {host}:{port}: {error}. Is it running, and is the URL right?",
             host=chat.host, port=chat.port, error=reason)
-
-
-def _key() -> str:
-    return (os.environ.get("ASSAY_LLM_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
 
 
 def _token(packed: dict[str, Any]) -> str:

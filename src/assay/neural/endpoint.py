@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import os
 import re
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,6 +81,24 @@ def trusted(url: str) -> None:
         raise EndpointError(
             "This model sends every row, and your key, to {host}. If that is wanted, put {host} into the environment variable ASSAY_LLM_HOSTS.",
             host=host)
+
+
+def key_of_environment() -> str:
+    """The endpoint's key, '' where none is set. Read when a request leaves; never stored, logged or shown."""
+    return (os.environ.get("ASSAY_LLM_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
+
+
+def connection(scheme: str, host: str, port: int, timeout_s: float) -> http.client.HTTPConnection:
+    """Not opened yet. Certificates are checked."""
+    if scheme == "https":
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=ssl.create_default_context())
+    return http.client.HTTPConnection(host, port, timeout=timeout_s)
+
+
+def json_headers(key: str, accept: str = "application/json") -> dict[str, str]:
+    """Of a request whose body is JSON."""
+    out = {"Content-Type": "application/json", "Accept": accept, "User-Agent": "assay"}
+    return out | {"Authorization": f"Bearer {key}"} if key else out
 
 
 def authority(host: str, port: int) -> str:

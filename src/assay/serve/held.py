@@ -171,24 +171,3 @@ def served(store: Store, home: Path, name: str, path: Path, *, by: str = "servic
              "rows_fitted": bundle.facts.get("rows_fitted"), "created": bundle.facts.get("created"), "verdict": bundle.facts.get("verdict_text") or bundle.facts.get("verdict"), "file_mb": round(bundle.file_mb, 3),
              "from": path.name, **({"run": os.path.relpath(path.resolve().parent, home.resolve())} if (path.parent / "case.json").exists() else {})}
     return store.versions.add(name, bundle.digest, str(kept.relative_to(home)), "serve", facts, by=by)
-
-
-def model_name(path: Path) -> str:
-    """What a bundle is called if nobody says: its run's folder for winner.assay and cheapest.assay, else its own stem; letters, digits, dots, dashes."""
-    import re
-
-    stem = path.resolve().parent.name if path.stem in ("winner", "cheapest") else path.stem
-    stem = re.sub(r"-\d{8}-\d{6}(-\d+)?$", "", stem)
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:64] or "model"
-
-
-def named(spec: str) -> tuple[str, Path]:
-    """'NAME=FILE' or 'FILE' -> (name, path). Raises InputError."""
-    import re
-
-    name, sign, rest = spec.partition("=")
-    if not sign or "/" in name:
-        return model_name(Path(spec)), Path(spec)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise InputError("'{name}' cannot be a model's name: letters, digits, dots, dashes and underscores, at most 64.", name=name[:64])
-    return name, Path(rest)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,8 @@ def _page(told: Told, lang: str) -> str:
     request, what = say("Request").to(lang), say("What happened").to(lang)
     return (f'<!doctype html><html lang="{"zh-CN" if lang == "zh" else "en"}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<style>{_CSS}</style></head><body><h1>{title}</h1>{rows}{_chart(told, lang)}<h2>{what}</h2><table><thead><tr><th>{request}</th><th>{what}</th></tr></thead>"
-            f"<tbody>{steps}</tbody></table></body></html>\n")
+            f"<style>{files('assay.report').joinpath('page.css').read_text(encoding='utf-8')}{_CSS}</style></head><body><main><h1>{title}</h1><section>{rows}{_chart(told, lang)}</section><section><h2>{what}</h2><table><thead><tr><th>{request}</th><th>{what}</th></tr></thead>"
+            f"<tbody>{steps}</tbody></table></section></main></body></html>\n")
 
 
 def _chart(told: Told, lang: str) -> str:
@@ -234,10 +235,6 @@ def _chart(told: Told, lang: str) -> str:
     return svg(width, height, parts, words["y"])
 
 
-_CSS = """:root{color-scheme:light dark;--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--curve:#0550ae;--alarm:#a40e26;--good:#116329;--back:#fff}
-@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9da7b3;--line:#30363d;--curve:#79c0ff;--alarm:#ff9492;--good:#7ee787;--back:#0d1117}}
-body{font:16px/1.55 system-ui,"Noto Sans CJK SC",sans-serif;max-width:58rem;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--back)}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}svg{width:100%;height:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}td:first-child,th:first-child{text-align:right;font-variant-numeric:tabular-nums}
-.grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--soft)}.tick,.label{fill:var(--soft);font-size:12px}.end{text-anchor:end}.mid{text-anchor:middle}
-.curve{fill:none;stroke:var(--curve);stroke-width:2.2}.event{stroke:var(--soft);stroke-width:1.4;stroke-dasharray:4 3}.alarm,.shift{stroke:var(--alarm)}.promoted{stroke:var(--good)}"""
+_CSS = """main{padding-top:24px;padding-bottom:40px}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
+td:first-child,th:first-child{text-align:right;font-variant-numeric:tabular-nums}svg .curve{--c:var(--accent)}svg .event{stroke:var(--soft);stroke-width:1.4;stroke-dasharray:4 3}
+svg .alarm,svg .shift{stroke:var(--bad)}svg .promoted{stroke:var(--good)}"""

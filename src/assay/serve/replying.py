@@ -9,14 +9,13 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from assay.errors import AssayError, EndpointError
-from assay.neural.endpoint import endpoint
+from assay.neural.endpoint import connection, endpoint, json_headers, key_of_environment
 from assay.serve.held import Held, Shelf
 from assay.serve.http import Asked, Refused, Said, as_json, encode, shown
 from assay.serve.mask import masked
@@ -40,7 +39,7 @@ _KNOWN = {"en": " A classifier says that its {target} is: {answer}.", "zh": "分
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible endpoint and its model. The key, if it needs one, is in the environment variable ASSAY_LLM_KEY."""
+    """An OpenAI-compatible endpoint and its model. Its key is found as the contest finds it (`key_of_environment`)."""
 
     url: str
     model: str
@@ -49,15 +48,11 @@ class Endpoint:
     def stream(self, messages: list[dict[str, str]]) -> Iterator[str]:
         """The pieces of the reply as they come. Raises EndpointError."""
         scheme, host, port, path = endpoint(self.url)
-        connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-        connection = connect(host, port, timeout=self.timeout_s)
-        head = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-        if key := os.environ.get("ASSAY_LLM_KEY"):
-            head["Authorization"] = f"Bearer {key}"
+        link = connection(scheme, host, port, self.timeout_s)
         body = json.dumps({"model": self.model, "messages": messages, "stream": True, "max_tokens": MOST_TOKENS, "temperature": 0.2})
         try:
-            connection.request("POST", path, body.encode(), head)
-            answer = connection.getresponse()
+            link.request("POST", path, body.encode(), json_headers(key_of_environment(), "text/event-stream"))
+            answer = link.getresponse()
             if answer.status != 200:
                 raise EndpointError("The language model at {host} answered with status {status}.", host=host, status=answer.status)
             for line in answer:
@@ -72,7 +67,7 @@ class Endpoint:
         except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise EndpointError("The language model at {host} could not be asked ({reason}).", host=host, reason=str(error)[:120] or type(error).__name__) from None
         finally:
-            connection.close()
+            link.close()
 
 
 class Replying:

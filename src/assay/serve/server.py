@@ -20,13 +20,15 @@ from assay.errors import InputError, MissingExtra
 from assay.serve.answering import Answering
 from assay.serve.app import Limits, Service
 from assay.serve.auth import Door
-from assay.serve.held import Shelf, example_row, named, served
+from assay.serve.held import Shelf, example_row, served
 from assay.serve.http import Refused
 from assay.serve.metrics import Metrics, shared_by_workers
 from assay.serve.replying import Endpoint
 from assay.serve.tending import Tending
 from assay.serve.watching import Watching, sinks_of
 from assay.ship.bundle import Bundle, load
+from assay.ship.naming import named
+from assay.store.home import home_folder, open_store
 from assay.store.store import Store
 from assay.store.writer import Writer
 from assay.words import Text, say
@@ -82,8 +84,9 @@ def prepared(options: Options, observe: Callable[[Text], None], *, loaded: dict[
         raise InputError("Without keys the service answers on loopback only: leave --no-keys out, or --host.")
     if (options.tls_cert is None) != (options.tls_key is None):
         raise InputError("--tls-cert and --tls-key go together: the certificate, and its private key.")
-    home = Path(options.home)
-    with Store.open(_store_of(options), create=True) as store:
+    home = home_folder(options.home)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open_store(home, options.store, create=True) as store:
         for spec in options.bundles:
             name, path = named(spec)
             version = served(store, home, name, path, loaded=loaded)
@@ -106,9 +109,9 @@ def prepared(options: Options, observe: Callable[[Text], None], *, loaded: dict[
 
 def service(options: Options, *, worker: int = 0, loaded: dict[str, Bundle] | None = None) -> Service:
     """The application of one process, models loaded and warmed up."""
-    home = Path(options.home)
+    home = home_folder(options.home)
     sys.setswitchinterval(SWITCH_S)
-    store = Store.open(_store_of(options), create=False)
+    store = open_store(home, options.store)
     shelf = Shelf(store, home, loaded=loaded)
     shelf.refresh()
     metrics = Metrics()
@@ -213,7 +216,7 @@ def _greet(options: Options, secret: str | None, observe: Callable[[Text], None]
     observe(say("Serving at {url}", url=url))
     if secret is not None:
         observe(say("Key (shown this once): {secret}", secret=secret))
-    with Store.open(_store_of(options), create=False) as store:
+    with open_store(options.home, options.store) as store:
         shelf = [(name, store.versions.stage(name)) for name in store.versions.models()]
         if shelf:
             observe(say("Try: {curl}", curl=_curl(options, store, url, shelf[0][0], secret, loaded, several=len(shelf) > 1)))
@@ -222,19 +225,12 @@ def _greet(options: Options, secret: str | None, observe: Callable[[Text], None]
 def _curl(options: Options, store: Store, url: str, name: str, secret: str | None, loaded: dict[str, Bundle], *, several: bool) -> str:
     stage = store.versions.stage(name)
     version = store.versions.get(name, stage.champion) if stage else None
-    row = example_row(loaded.get(version.digest) or load(Path(options.home) / version.file, verify=False)) if version else None
+    row = example_row(loaded.get(version.digest) or load(home_folder(options.home) / version.file, verify=False)) if version else None
     key = f" -H 'Authorization: Bearer {secret or 'KEY'}'" if options.keys else ""
     if row is None:
         return f"curl -s{' -k' if options.tls_cert else ''} {url}/v1/schema{key}"
     body = json.dumps({"row": row} | ({"model": name} if several else {}), ensure_ascii=False).replace("'", "'\\''")
     return f"curl -s{' -k' if options.tls_cert else ''} {url}/v1/predict{key} -H 'Content-Type: application/json' -d '{body}'"
-
-
-def _store_of(options: Options) -> str | Path:
-    if options.store:
-        return options.store
-    Path(options.home).mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Path(options.home) / "store.sqlite"
 
 
 def _page(options: Options) -> Callable[[Service], Any] | None:
@@ -250,7 +246,7 @@ def _page(options: Options) -> Callable[[Service], Any] | None:
             raise MissingExtra("nicegui", extra="page")
         from assay.serve.page import application
 
-        return application(app, Path(options.home), lang=options.lang)
+        return application(app, home_folder(options.home), lang=options.lang)
 
     return made
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from assay.tasks.base import Task
 from assay.tasks.classify import FLOOR
+from assay.tasks.labels import spelt
 from assay.watch.finding import Finding
 from assay.words import Text, say
 
@@ -101,7 +102,7 @@ def loss_of(task: Task, answer: dict[str, Any], label: Any) -> float | None:
         return error**2 if task.loss == "squared" else abs(error) * unit if task.loss == "absolute" else 2 * max(told.quantile * error, (told.quantile - 1) * error) * unit
     if task.name != "classify":
         return None
-    code = next((i for i, c in enumerate(told.classes) if c == label or str(c) == str(label)), None)
+    code = next((i for i, c in enumerate(told.classes) if spelt(c) == spelt(label)), None)
     if code is None:
         return None
     if task.loss == "error":

@@ -11,11 +11,12 @@ from urllib.parse import quote
 
 from assay.errors import InputError
 from assay.report import wording
-from assay.serve.held import model_name, served
+from assay.serve.held import served
 from assay.serve.page.contests import SUFFIXES, Board, Contests
 from assay.serve.page.desk import Live, View, Visit, ago
 from assay.serve.page.parts import badge, bars, box, button, card, dialog, empty, field, file_input, form, line, link, select, table, tag
 from assay.serve.page.uploads import MOST_FILE
+from assay.ship.naming import model_name
 from assay.words import say
 
 _TONES = {"worth_it": "good", "not_worth_it": "bad", "unknown": "wait", "nothing_beats_naive": "", "not_a_result": "bad"}
