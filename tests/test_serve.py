@@ -338,6 +338,19 @@ def test_pictures_come_as_files_or_data_uris_and_never_as_paths(tmp_path):
     assert (service.home / "media" / kept["sha256"]).read_bytes() == cells[0]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_that_is_taken_is_said_before_anything_else(tmp_path, packed, service, workers):
+    import sys
+
+    for address, word in ((("127.0.0.1", str(service.port)), "another program"), (("203.0.113.7", "8080"), "could not be opened")):
+        done = subprocess.run([sys.executable, "-m", "assay.cli", "serve", str(packed), "--home", str(tmp_path / "home"), "--host", address[0], "--port", address[1], "--workers", workers],
+                              capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert word in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.parametrize(("arguments", "word"), [
     (("missing.assay",), "missing.assay"), ((), "no model"), (("a b=x.assay",), "a b"), (("--host", "0.0.0.0", "--no-keys"), "loopback"), (("--tls-cert", "x.pem"), "--tls-key"),
     (("--email", "me@here"), "smtp://"), (("--webhook", "ftp://x"), "ftp://x"),

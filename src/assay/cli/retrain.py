@@ -82,9 +82,9 @@ def challenge_command(
 def _print_schedule(line: str, command: list[str], lang: str) -> None:
     from assay.retrain.schedule import crontab, systemd
 
+    table, (service, timer) = crontab(line, command), systemd(line, command)
     typer.echo(say("For a crontab (crontab -e):").to(lang))
-    typer.echo(crontab(line, command))
-    service, timer = systemd(line, command)
+    typer.echo(table)
     for name, text in ((f"assay-retrain-{command[2]}.service", service), (f"assay-retrain-{command[2]}.timer", timer)):
         typer.echo(say("For systemd, {path}:", path=f"/etc/systemd/system/{name}").to(lang))
         typer.echo(text)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -147,6 +149,7 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
     """Answer until SIGTERM or Ctrl-C; requests under way are answered first."""
     import uvicorn
 
+    listening = _bound(options.host, options.port)  # before anything is loaded, and before anybody is told where to ask
     loaded: dict[str, Bundle] = {}
     secret = prepared(options, observe, loaded=loaded)
     _logging(options)
@@ -162,6 +165,7 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
             shared_by_workers(Path(shared) / "metrics")
             _greet(options, secret, observe, loaded)
             loaded.clear()
+            listening.close()  # the server opens it again, for all workers
             uvicorn.run("assay.serve.server:_worker", factory=True, workers=options.workers, timeout_worker_healthcheck=30, **common)
         return
     app = _traced(options, service(options, loaded=loaded))
@@ -170,9 +174,21 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
     loaded.clear()  # a version that no longer answers is not kept for it
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn drains, then raises the signal again: to stop when told is no failure
     with contextlib.suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
-        raise InputError("The address {host}:{port} could not be opened: another program answers there. Choose another with --port.", host=options.host, port=options.port)
+        server.run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at this address that does not listen yet. Raises InputError."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        made = socket.socket(family, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a service that has just stopped leaves the address waiting
+        made.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError("The address {host}:{port} could not be opened: another program answers there. Choose another with --port.", host=host, port=port) from None
+        raise InputError("The address {host}:{port} could not be opened ({reason}). Choose another with --host or --port.", host=host, port=port, reason=error.strerror or str(error)) from None
+    return made
 
 
 def _worker() -> Any:
