@@ -108,13 +108,14 @@ class Service:
 
 
 @contextmanager
-def running(home: Path, *arguments: str | Path, environment: dict[str, str] | None = None) -> Iterator[Service]:
-    """`assay serve` in a process of its own, ready to answer; ended by SIGTERM if it still runs."""
+def running(home: Path, *arguments: str | Path, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Iterator[Service]:
+    """`assay serve` in a process of its own, ready to answer; ended by SIGTERM if it still runs. cwd: started there by its own command, which does not look there for modules."""
     port, log = free_port(), home.parent / f"{home.name}.log"
     home.parent.mkdir(parents=True, exist_ok=True)
     before = log.read_text(encoding="utf-8") if log.exists() else ""
     with log.open("a", encoding="utf-8") as out:
-        process = subprocess.Popen([sys.executable, "-m", "assay.cli", "serve", *map(str, arguments), "--home", str(home), "--port", str(port)], stdout=out, stderr=out, text=True,
+        call = [sys.executable, "-m", "assay.cli"] if cwd is None else [str(Path(sys.executable).with_name("assay"))]
+        process = subprocess.Popen([*call, "serve", *map(str, arguments), "--home", str(home), "--port", str(port)], stdout=out, stderr=out, text=True, cwd=cwd,
                                    env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})})
     service = Service(process, port, "", home, log)
     try:

@@ -234,15 +234,18 @@ VALUES = {
 }
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.sampled_from(sorted(VALUES)).flatmap(lambda kind: st.tuples(st.just(kind), VALUES[kind])))
-def test_one_value_is_read_as_the_same_value_in_a_table(case):
-    from assay.data.read import conform
-    from assay.ship.row import readers
+def column(name: str, kind: str) -> Column:
+    return Column(name, "time", unit="epoch") if kind == "epoch" else Column(name, kind)
 
-    kind, value = case
-    schema = Schema((Column("x", "time", unit="epoch") if kind == "epoch" else Column("x", kind),))
-    (_, read), = readers(schema)
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(["number", *sorted(VALUES)]).flatmap(lambda kind: st.tuples(st.just(kind), st.one_of(st.none(), VALUES[kind]))), min_size=1, max_size=4), st.booleans())
+def test_a_row_is_read_as_the_same_row_in_a_table(cells, more):
+    from assay.data.read import conform
+    from assay.ship.row import row_reader
+
+    schema = Schema(tuple(column(f"x{i}", kind) for i, (kind, _) in enumerate(cells)))
+    row = {f"x{i}": value for i, (_, value) in enumerate(cells)}
 
     def outcome(reading: Callable[[], Any]) -> Any:
         try:
@@ -250,8 +253,10 @@ def test_one_value_is_read_as_the_same_value_in_a_table(case):
         except InputError as error:
             return str(error)
 
-    table = outcome(lambda: conform([{"x": value}], schema).frame.item(0, 0))
-    assert outcome(lambda: read(value)) == table
+    table = outcome(lambda: conform([row], schema).frame.row(0, named=True))
+    assert outcome(lambda: row_reader(schema)(row | ({"more": 1} if more else {}))) == table
+    with pytest.raises(KeyError):
+        row_reader(schema)({name: value for name, value in row.items() if name != "x0"})
 
 
 # ---- attacks

@@ -76,8 +76,12 @@ def test_requests_under_way_are_answered_when_the_service_is_told_to_stop(tmp_pa
 def test_several_workers_answer_count_together_and_write_one_chain(tmp_path, packed):
     with running(tmp_path / "home", f"claims={packed}", "--workers", "2") as service:
         done = load(service, 2.5)
-        text = service.get("/metrics").body.decode()
-        counted = float(next(line for line in text.splitlines() if line.startswith('assay_predictions_total{arm="champion"')).split()[-1])
+        until = time.monotonic() + 10
+        counted = 0.0
+        while counted != len(done) and time.monotonic() < until:  # each worker tells the other what it has counted, every second
+            text = service.get("/metrics").body.decode()
+            counted = float(next(line for line in text.splitlines() if line.startswith('assay_predictions_total{arm="champion"')).split()[-1])
+            time.sleep(0.1)
         assert service.stop(wait_s=60) == 0
     assert len(done) > 50
     assert counted == len(done)

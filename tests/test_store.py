@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,7 +47,7 @@ def store(tmp_path: Path, empty: Path) -> Iterator[Store]:
 
 def answered(i: int = 0, **changes: object) -> Prediction:
     made = Prediction(f"p{i:06d}", 1000.0 + i, "churn", 1, {"label": "yes", "p": 0.1 + i / 3}, {"age": i, "note": "网速太慢"}, doubt=(i % 10) / 10, ms=1 / 3, actor="key:1")
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(made, **changes)
 
 
 def by_hand(store: Store, sql: str, *values: object) -> None:

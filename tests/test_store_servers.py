@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 import database_server as servers
+import msgspec
 import pytest
 
 from assay.errors import AssayError, EndpointError, InputError
 from assay.store import Store, Writer, migrate
 from assay.store.records import Draft, Feedback, Prediction, Traffic
+from assay.store.scribe import Scribe
 from assay.store.tables import tables
 from assay.words import say
 
@@ -76,7 +79,7 @@ def store(url: str) -> Iterator[Store]:
 
 def answered(i: int, **changes: object) -> Prediction:
     made = Prediction(f"p{i:06d}", 1e9 + i / 7, "churn", 1, {"label": "第", "p": 0.1 + i / 3}, {"text": "x" * 100_000 if i == 5 else "网速 😀", "n": i / 3}, doubt=i / 977, ms=1 / 3)
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(made, **changes)
 
 
 def unspoken(error: BaseException) -> str:
@@ -181,6 +184,21 @@ def test_a_connection_that_is_cut_is_made_again_and_the_writer_loses_nothing(url
         assert labels[-1].result(20) == i + 1
     assert writer.close()
     assert store.predictions.count("churn") == 5
+    assert store.audit.verify()
+
+
+def test_a_scribe_that_is_cut_off_or_killed_loses_nothing(url: str, store: Store) -> None:
+    scribe = Scribe(url)
+    writer = Writer(scribe, linger_s=0.01, owns=True)
+    for i in range(6):
+        assert writer.put(answered(i))
+        if i % 2:
+            _cut(url)
+        elif scribe.pid is not None:
+            os.kill(scribe.pid, signal.SIGKILL)
+        assert writer.submit(Feedback("churn", prediction=f"p{i:06d}", label=i)).result(30) == i + 1
+    assert writer.close()
+    assert store.predictions.count("churn") == 6
     assert store.audit.verify()
 
 

@@ -39,7 +39,7 @@ class Workers:
         # A thread that waits lets others compute: on a busy machine a step of a small network took 49 ms instead of 874 (2 cores, load 12)
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONUNBUFFERED": "1"}
         self._zygote = subprocess.Popen(
-            [sys.executable, "-m", "assay.contest.zygote", str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment,
+            [sys.executable, "-P", "-m", "assay.contest.zygote", str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )
         theirs.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from assay.data.ngrams import hashed
 
 MOST_LEVELS = 100  # one-hot columns of one category; the rest share one
 _DAY_S = 86400.0
+_NAN = float("nan")
 _PARTS = ("days", "month", "weekday", "hour")
 
 
@@ -32,6 +34,7 @@ class TableEncoder:
         self.centre = self.scale = self.fill = np.zeros(0)
         self.flagged: list[int] = []
         self._place: dict[str, dict[str, int]] = {}
+        self._pick: Callable[[dict[str, Any]], tuple[Any, ...]] | None = None  # all numbers of a row at once
 
     def fit(self, frame: pl.DataFrame) -> TableEncoder:
         for name in self.categories:
@@ -48,6 +51,7 @@ class TableEncoder:
         return self._ready()
 
     def _ready(self) -> TableEncoder:
+        self._pick = itemgetter(*self.numbers) if len(self.numbers) > 1 else None
         self._place = {name: {level: i for i, level in enumerate(levels)} for name, levels in self.levels.items()}
         return self
 
@@ -90,7 +94,11 @@ class TableEncoder:
 
     def codes_row(self, row: dict[str, Any]) -> np.ndarray:
         """`codes` of one {column: value}, shape (1, len(names))."""
-        return np.array([self._raw_row(row) + [self._code(row.get(name), name) for name in self.categories]], dtype=np.float64)
+        return np.array([self.codes_list(row)], dtype=np.float64)
+
+    def codes_list(self, row: dict[str, Any]) -> list[float]:
+        """The same as len(names) numbers, for what needs no array."""
+        return self._raw_row(row) + [self._code(row.get(name), name) for name in self.categories]
 
     def _raw(self, frame: pl.DataFrame) -> np.ndarray:
         width = len(self.numbers) + len(_PARTS) * len(self.times)
@@ -107,18 +115,25 @@ class TableEncoder:
         return out
 
     def _raw_row(self, row: dict[str, Any]) -> list[float]:
-        nan = float("nan")
-        out = [nan if (v := row.get(name)) is None else float(v) for name in self.numbers]
+        out = self._numbers_row(row)
         for name in self.times:
             stamp = row.get(name)
             if isinstance(stamp, str):
                 stamp = datetime.fromisoformat(stamp)
             if stamp is None:
-                out += [nan] * len(_PARTS)
+                out += [_NAN] * len(_PARTS)
             else:
                 seconds = (stamp - datetime(1970, 1, 1)).total_seconds() // 1
                 out += [seconds / _DAY_S, stamp.month, stamp.isoweekday(), stamp.hour]
         return out
+
+    def _numbers_row(self, row: dict[str, Any]) -> list[float]:
+        if self._pick is not None:
+            try:
+                return list(map(float, self._pick(row)))  # nearly always: a third of the time
+            except (KeyError, TypeError):  # some are not known
+                pass
+        return [_NAN if (v := row.get(name)) is None else float(v) for name in self.numbers]
 
     def _codes(self, column: pl.Series, name: str) -> np.ndarray:
         levels = self.levels[name]

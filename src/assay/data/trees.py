@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import struct
 import sys
 import threading
 import weakref
@@ -72,7 +73,10 @@ class Trees:
         own = self._rows.__dict__.get(kind)
         if own is None:
             own = self._rows.__dict__[kind] = _Row(self, _SCORES if raw_score else _ANSWERS)
-        own.given[:] = values
+        if type(values) is list and len(values) == self.features:
+            own.fill(own.place, 0, *values)
+        else:
+            own.given[:] = values
         if own.ask(own.config, own.given_at, own.count_at, own.said_at):
             raise _broken()
         return own.said.copy()
@@ -105,6 +109,8 @@ class _Row:
     def __init__(self, trees: Trees, kind: int) -> None:
         self.trees = trees._held  # the record is let go before the trees that it speaks of
         self.given = np.empty(trees.features)
+        self.place = memoryview(self.given)  # type: ignore[arg-type]  # an array is a buffer
+        self.fill = struct.Struct(f"{trees.features}d").pack_into  # a third of the time of assigning a list to an array
         self.said = np.empty((1, trees.outputs) if trees.outputs > 1 else 1)
         self.count = ctypes.c_int64()
         self.config = ctypes.c_void_p()

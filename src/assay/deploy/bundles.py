@@ -92,7 +92,7 @@ def imported_for(path: Path, needs: dict[str, str]) -> tuple[str, ...] | None:
 
     A module of `needs` whose files are looked for without importing it (a package of weights) counts, and so does what decodes pictures and sounds.
     """
-    done = subprocess.run([sys.executable, "-m", "assay.deploy.asked", str(path)], capture_output=True, text=True, timeout=ANSWER_S, check=False)
+    done = subprocess.run([sys.executable, "-P", "-m", "assay.deploy.asked", str(path)], capture_output=True, text=True, timeout=ANSWER_S, check=False)
     try:
         told = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):

@@ -88,7 +88,7 @@ def hashed(found: tuple[Pin, ...]) -> tuple[Pin, ...]:
     with tempfile.TemporaryDirectory() as made:
         lock, report = Path(made) / "lock.txt", Path(made) / "report.json"
         lock.write_text("\n".join(pin.line for pin in found), encoding="utf-8")
-        done = subprocess.run([sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--disable-pip-version-check",
+        done = subprocess.run([sys.executable, "-P", "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--disable-pip-version-check",
                                "--report", str(report), "-r", str(lock)], capture_output=True, text=True, timeout=PIP_S, check=False)
         if done.returncode:
             raise InputError("pip could not find the files of these versions to take their digests: {reason}. Check the index that pip uses, or leave out --hashes.",

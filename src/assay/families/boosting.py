@@ -134,17 +134,18 @@ class Boosting(Model):
         return self._answer(self.booster.predict(self._matrix(asked), num_threads=1 if len(asked) < FEW else 0))
 
     def predict_row(self, row: dict[str, Any]) -> np.ndarray:
-        codes = self.table.codes_row(row)
+        codes = self.table.codes_list(row)
         if not isinstance(self.booster, Trees):  # grown a moment ago
-            x = codes
+            x = np.array([codes])
             if self.text.columns:
                 from scipy.sparse import csr_matrix, hstack
 
-                x = hstack([csr_matrix(codes), self.text.transform_row(row)], format="csr")
+                x = hstack([csr_matrix(x), self.text.transform_row(row)], format="csr")
             return self._answer(self.booster.predict(x, num_threads=1))
-        said = self.booster.row(codes[0] if not self.text.columns else np.r_[codes[0], self.text.transform_row(row).toarray()[0]])
+        said = self.booster.row(codes if not self.text.columns else np.r_[codes, self.text.transform_row(row).toarray()[0]])
         if len(self.labels.seen) == self.task.width == 2:  # as `spread`, without its three calls
-            return np.array([[1 - said[0], said[0]]])
+            p = said.item()
+            return np.array([[1 - p, p]])
         return self._answer(said)
 
     def dump(self, folder: Path) -> None:

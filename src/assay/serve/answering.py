@@ -17,15 +17,16 @@ import polars as pl
 from assay.errors import AssayError
 from assay.serve.batching import Line
 from assay.serve.held import Arm, Held, Shelf, rows_given
-from assay.serve.http import Asked, Refused, Said, as_json, shown
+from assay.serve.http import Asked, Refused, Said, as_json, encode, shown
 from assay.serve.mask import masked
 from assay.serve.wire import ARROW, arrow, only_known
 from assay.store.records import Prediction, new_id
 from assay.store.writer import Writer
 
 INLINE_ROWS = 16  # more rows are answered on a thread, so that the others do not wait for them
-_PLAIN = (float, int, bool, type(None))  # of nearly all rows: 1 us instead of 4
+_PLAIN = {float, int, bool, type(None), str}  # of nearly all rows: one look at all of them
 ROOM_S = 0.02  # the writer's next group is on the disk within some tens of milliseconds
+PATIENCE_S = 2.0  # answers may come faster than a disk takes them, for a while; then they are refused
 MOST_KEPT = 65_536  # characters of a row that are kept
 MOST_SHADOWS = 2_000  # rows that wait for the challenger; more are not asked, and counted
 
@@ -52,6 +53,11 @@ class Answering:
         self.shadows_waiting = 0
         self.shadows_dropped = 0
 
+    @property
+    def room(self) -> bool:
+        """Whether an answer can be written down at once."""
+        return self._writer.room
+
     # ---- one request
 
     async def predict(self, asked: Asked) -> Said:
@@ -60,13 +66,14 @@ class Answering:
             raise Refused(422, "'{model}' forecasts series; ask /v1/forecast.", model=held.model)
         began = time.perf_counter()
         at, number = time.time(), new_id()
-        arm, label = _chosen(held, number)
+        arm, label = chosen(held, number)
         rows = given.rows
         if type(rows) is list:
             only_known(rows, arm.known)
             if given.single and arm.inline:
-                answers = [arm.bundle.predict_one(rows[0])]
-            elif arm.inline and given.count <= INLINE_ROWS:
+                await self._room()
+                return Said(self.one(held, arm, label, number, rows[0], at=at, actor=asked.key.id))
+            if arm.inline and given.count <= INLINE_ROWS:
                 answers = arm.bundle.predict(rows)
             else:
                 answers = await self._line(arm).ask(rows, given.count)
@@ -82,6 +89,18 @@ class Answering:
             return as_json({"id": number, "model": held.model, "version": arm.version.version, **answers[0]})
         return as_json({"model": held.model, "version": arm.version.version, "answers": [{"id": i, **a} for i, a in zip(ids, answers, strict=True)]})
 
+    def one(self, held: Held, arm: Arm, label: str, number: str, row: dict[str, Any], *, at: float, actor: str) -> bytes:
+        """The answer to one row by an arm that answers on the event loop, as JSON. Raises what the bundle raises, and Refused 503."""
+        began = time.perf_counter()
+        answer = arm.bundle.predict_one(row)
+        kept = self._kept(row) if self._keep_rows else None
+        if not self._writer.put(_prediction(number, arm, answer, label, at=at, ms=1000 * (time.perf_counter() - began), actor=actor, row=kept)):
+            raise _unwritten()
+        self._observe(Counted(held, arm, label, [row], [answer]))
+        if held.challenger is not None:
+            self._shadow(held, held.challenger if arm is held.champion else held.champion, [row], [number])
+        return encode({"id": number, "model": held.model, "version": arm.version.version, **answer})
+
     async def forecast(self, asked: Asked) -> Said:
         """One series: its history, or its rows; quantiles by step."""
         given = asked.json()
@@ -93,7 +112,7 @@ class Answering:
         if held.champion.bundle.task.by_rows:
             raise Refused(422, "'{model}' answers rows; ask /v1/predict.", model=held.model)
         began, at, number = time.perf_counter(), time.time(), new_id()
-        arm, label = _chosen(held, number)
+        arm, label = chosen(held, number)
         answers = await self._line(arm).ask([given], 1)
         await self._written(held, arm, label, [given], answers, [number], at=at, ms=1000 * (time.perf_counter() - began), actor=asked.key.id)
         return as_json({"id": number, "model": held.model, "version": arm.version.version, **answers[0]})
@@ -113,6 +132,7 @@ class Answering:
     # ---- what stays of it
 
     async def _written(self, held: Held, arm: Arm, label: str, rows: Any, answers: list[dict[str, Any]], ids: list[str], *, at: float, ms: float, actor: str) -> None:
+        await self._room()
         by_row = len(ids) == (len(rows) if isinstance(rows, list) else rows.height)
         listed: list[dict[str, Any]] | None = None
         if by_row:
@@ -122,7 +142,7 @@ class Answering:
             one = _prediction(number, arm, answer, label, at=at, ms=ms, actor=actor, row=kept)
             while not self._writer.put(one):
                 if len(ids) == 1 or self._writer.trouble is not None:
-                    raise Refused(503, "Answers cannot be written down at the moment, and none is given that is not. Try again in a few seconds.", retry_s=2.0)
+                    raise _unwritten()
                 await asyncio.sleep(ROOM_S)  # many rows may be more than the queue: they go in as the writer takes them out
             if i % INLINE_ROWS == INLINE_ROWS - 1:
                 await asyncio.sleep(0)  # others are answered meanwhile
@@ -130,6 +150,12 @@ class Answering:
         if held.challenger is not None and listed is not None:
             other = held.challenger if arm is held.champion else held.champion
             self._shadow(held, other, listed, ids)
+
+    async def _room(self) -> None:
+        """Requests wait a moment while the writer catches up; not while the store is in trouble."""
+        until = time.monotonic() + PATIENCE_S
+        while not self._writer.room and self._writer.trouble is None and time.monotonic() < until:
+            await asyncio.sleep(ROOM_S)
 
     def _shadow(self, held: Held, arm: Arm, rows: list[dict[str, Any]], ids: list[str]) -> None:
         """The arm that was not asked answers too, unseen, later, so that both can be compared on the same labels."""
@@ -154,7 +180,7 @@ class Answering:
 
     def _kept(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The row as it is written down: media by digest, long texts cut, personal data masked where asked."""
-        if not self._mask and all(type(value) in _PLAIN or (type(value) is str and len(value) <= MOST_KEPT) for value in row.values()):
+        if not self._mask and (kinds := set(map(type, row.values()))) <= _PLAIN and (str not in kinds or all(len(value) <= MOST_KEPT for value in row.values() if type(value) is str)):
             return row
         out = {}
         for name, value in row.items():
@@ -180,11 +206,15 @@ class Answering:
             line.close()
 
 
+def _unwritten() -> Refused:
+    return Refused(503, "Answers cannot be written down at the moment, and none is given that is not. Try again in a few seconds.", retry_s=2.0)
+
+
 def _prediction(number: str, arm: Arm, answer: dict[str, Any], label: str, *, at: float, ms: float, actor: str, row: dict[str, Any] | None = None, of: str | None = None) -> Prediction:
-    return Prediction(number, at, arm.version.model, arm.version.version, answer, row, label, of, doubt_of(answer, getattr(arm.bundle.task, "classes", None)), ms, actor)
+    return Prediction(number, at, arm.version.model, arm.version.version, answer, row, label, of, doubt_of(answer, arm.classes), ms, actor)
 
 
-def _chosen(held: Held, number: str) -> tuple[Arm, str]:
+def chosen(held: Held, number: str) -> tuple[Arm, str]:
     """The canary gets its share by the random part of the number, so that workers agree without talking."""
     if held.challenger is not None and held.stage.mode == "canary" and int(number[-6:], 16) < held.stage.share * 0x1000000:
         return held.challenger, "challenger"

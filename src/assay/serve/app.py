@@ -21,12 +21,14 @@ from assay.serve.answering import Answering
 from assay.serve.auth import ANYBODY, Door
 from assay.serve.explaining import Explaining
 from assay.serve.held import Shelf
-from assay.serve.http import Asked, Refused, Said, Within, as_json, encode, read_body, shown, too_slow
+from assay.serve.http import Asked, Refused, Said, Within, as_json, read_body, refusal, shown, too_slow
 from assay.serve.labels import Labels
 from assay.serve.metrics import KIND, Metrics
 from assay.serve.replying import Endpoint, Replying
+from assay.serve.shortcut import Shortcut
 from assay.serve.tending import Tending
 from assay.serve.watching import Watching
+from assay.store.records import Key
 from assay.store.store import Store
 from assay.store.writer import Writer
 
@@ -95,13 +97,14 @@ class Service:
         }
         secure = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]  # of JSON; the page has those that HTML needs
         self._secure = [*secure, (b"strict-transport-security", b"max-age=31536000")] if tls else secure
+        self.at_once = Shortcut(door, shelf, answering, self._ended, self._host_known, self._secure)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif self._page is not None and self._host_known(dict(scope["headers"])):
+        elif self._page is not None and self._host_known(dict(scope["headers"]).get(b"host", b"")):
             await self._page(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
@@ -113,7 +116,7 @@ class Service:
         name, read = "", False
         self.in_flight += 1
         try:
-            if not self._host_known(headers):
+            if not self._host_known(headers.get(b"host", b"")):
                 raise Refused(421, "This service is not called '{host}'. Call it by its own name, or start it with --allow-host.", host=shown(headers.get(b"host", b"")))
             route = self._route(scope["path"], scope["method"])
             if route is None:
@@ -128,7 +131,7 @@ class Service:
                 known = self.door.known(headers)
                 key = known if known is not None else await asyncio.to_thread(self.door.find, headers)
                 self.door.allow(key, route.scope)
-            asked = Asked(scope, receive, key, headers, _language(headers))
+            asked = Asked(scope, receive, key, headers)
             read = scope["method"] != "POST"  # whether what the client has to send is here
             with Within(self._limits.answer_s):
                 if not read:
@@ -148,9 +151,12 @@ class Service:
         await self._send(send, said, head_only=scope["method"] == "HEAD")
         seconds = time.perf_counter() - began
         model = scope["assay.model"] = self._about(asked)  # for whoever traces requests
-        self.watching.request(model, name, said.status, seconds)
+        self._ended(scope["method"], scope["path"], name, model, said.status, seconds, asked.key if asked else None)
+
+    def _ended(self, method: str, path: str, name: str, model: str, status: int, seconds: float, key: Key | None) -> None:
+        self.watching.request(model, name, status, seconds)
         if self._access_log:
-            log.info(json.dumps({"method": scope["method"], "path": shown(scope["path"], 200), "status": said.status, "ms": round(1000 * seconds, 3), "key": asked.key.id if asked else None}))
+            log.info(json.dumps({"method": method, "path": shown(path, 200), "status": status, "ms": round(1000 * seconds, 3), "key": key.id if key else None}))
 
     def _about(self, asked: Asked | None) -> str:
         """The model that a request was about, also of one that was refused before it named it."""
@@ -185,10 +191,10 @@ class Service:
             raise Refused(405, "'{path}' takes {methods} only.", path=shown(path), methods=known, headers=((b"allow", ", ".join(known).encode()),))
         return route
 
-    def _host_known(self, headers: dict[bytes, bytes]) -> bool:
+    def _host_known(self, host: bytes) -> bool:
         if not self._hosts:
             return True
-        host = headers.get(b"host", b"").lower()
+        host = host.lower()
         return (host if host.endswith(b"]") else host.rpartition(b":")[0] or host) in self._hosts
 
     # ---- the service itself
@@ -203,7 +209,7 @@ class Service:
         return as_json({"ready": False, "reason": trouble.to(asked.language) if trouble is not None else "draining" if self.draining else "starting"}, 503)
 
     async def _metrics(self, asked: Asked) -> Said:
-        return Said(await asyncio.to_thread(self.metrics.text), kind=KIND)
+        return Said(await asyncio.to_thread(self.watching.text), kind=KIND)
 
     async def _on_page(self, scope: dict[str, Any], receive: Any, send: Any) -> bool:
         if self._make_page is None or scope["path"].startswith("/v1/"):
@@ -221,27 +227,16 @@ class Service:
         if self._tending is not None:
             self._tending.start()
         self.ready = True
-        self.metrics.of("assay_ready").set(1)
+        self.metrics.set("assay_ready", 1)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self.draining = True
-        self.metrics.of("assay_ready").set(0)
+        self.metrics.set("assay_ready", 0)
         with contextlib.suppress(Exception):
             await self.answering.close()
         self.explaining.close()
         if self._tending is not None:
             await asyncio.to_thread(self._tending.stop)
         await asyncio.to_thread(self.watching.stop)
-        await asyncio.to_thread(self.writer.drain, 20.0)
+        await asyncio.to_thread(self.writer.close, 20.0)
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def refusal(error: AssayError, headers: dict[bytes, bytes]) -> Said:
-    """The error as JSON, in the language that the client accepts."""
-    retry = getattr(error, "retry_s", None)
-    more = [(b"retry-after", str(max(1, round(retry))).encode())] if retry is not None else []
-    return Said(encode({"error": {"status": error.http_status, "sentence": error.text.to(_language(headers))}}), error.http_status, headers=[*more, *getattr(error, "headers", ())])
-
-
-def _language(headers: dict[bytes, bytes]) -> str:
-    return "zh" if headers.get(b"accept-language", b"")[:2].lower() == b"zh" else "en"

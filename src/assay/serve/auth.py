@@ -65,8 +65,15 @@ class Door:
 
     def allow(self, key: Key, scope: str) -> None:
         """Raises Refused 403 (the key may not do this) or 429 (it asks too often)."""
-        if scope and scope not in key.scopes and "admin" not in key.scopes:
+        if not self.may(key, scope):
             raise Refused(403, "This key may not do that: it has the scopes {scopes}, and '{scope}' is needed.", scopes=list(key.scopes), scope=scope)
+        self.pay(key)
+
+    def may(self, key: Key, scope: str) -> bool:
+        return not scope or scope in key.scopes or "admin" in key.scopes
+
+    def pay(self, key: Key) -> None:
+        """One request of those that the key may ask in a minute. Raises Refused 429."""
         if key.rate is None:
             return
         bucket = self._buckets.get(key.id)

@@ -26,7 +26,7 @@ INLINE_MS = 2.0  # a row that takes less is answered on the event loop: handing 
 class Arm:
     """One version, ready to answer. row_ms: median of a row alone when it was warmed up; None where it could not be warmed up.
 
-    known: the columns that a row may have. inline: answered on the event loop.
+    known: the columns that a row may have. inline: answered on the event loop. classes: of a classification, else None.
     """
 
     bundle: Bundle
@@ -34,10 +34,12 @@ class Arm:
     row_ms: float | None
     known: frozenset[str] | None = field(init=False)
     inline: bool = field(init=False)
+    classes: tuple[Any, ...] | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "known", known_columns(self.bundle.schema))
         object.__setattr__(self, "inline", self.row_ms is not None and self.row_ms < INLINE_MS)
+        object.__setattr__(self, "classes", getattr(self.bundle.task, "classes", None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +156,14 @@ def example_row(bundle: Bundle, number: int = 0) -> dict[str, Any] | None:
     return {name: value.isoformat(sep=" ") if hasattr(value, "isoformat") else value for name, value in row.items()}
 
 
-def served(store: Store, home: Path, name: str, path: Path, *, by: str = "service", loaded: dict[str, Bundle] | None = None) -> Version:
-    """Take a bundle into the home under a name: the version it becomes or already is. The first one is the champion; a further one waits until it is promoted."""
+def served(store: Store, home: Path, name: str, path: Path, *, by: str = "service", bundle: Bundle | None = None) -> Version:
+    """Take a bundle into the home under a name: the version it becomes or already is. The first one is the champion; a further one waits until it is promoted.
+
+    bundle: what lies at `path`, if it was opened a moment ago.
+    """
     import shutil
 
-    bundle = load(path)  # what cannot be opened is refused before anything is copied
-    if loaded is not None:
-        loaded[bundle.digest] = bundle
+    bundle = bundle or load(path)  # what cannot be opened is refused before anything is copied
     kept = home / "bundles" / f"{bundle.digest}.assay"
     kept.parent.mkdir(parents=True, exist_ok=True)
     if not kept.exists():

@@ -35,15 +35,18 @@ class Refused(AssayError):
 
 @dataclass(slots=True)
 class Asked:
-    """One request whose head was accepted. language: of the sentences that answer it."""
+    """One request whose head was accepted."""
 
     scope: dict[str, Any]
     receive: Any
     key: Key
     headers: dict[bytes, bytes]
-    language: str = "en"
     body: bytes = b""
     model: str = ""  # filled by the handler, for the metrics
+
+    @property
+    def language(self) -> str:
+        return language_of(self.headers)
 
     @property
     def kind(self) -> bytes:
@@ -74,6 +77,18 @@ class Said:
     kind: bytes = JSON
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     parts: Any = None
+
+
+def language_of(headers: dict[bytes, bytes]) -> str:
+    """Of the sentences that answer a request."""
+    return "zh" if headers.get(b"accept-language", b"")[:2].lower() == b"zh" else "en"
+
+
+def refusal(error: AssayError, headers: dict[bytes, bytes]) -> Said:
+    """The error as JSON, in the language that the client accepts."""
+    retry = getattr(error, "retry_s", None)
+    more = [(b"retry-after", str(max(1, round(retry))).encode())] if retry is not None else []
+    return Said(encode({"error": {"status": error.http_status, "sentence": error.text.to(language_of(headers))}}), error.http_status, headers=[*more, *getattr(error, "headers", ())])
 
 
 def as_json(value: Any, status: int = 200) -> Said:

@@ -150,7 +150,7 @@ def _served(bundle: Path, home: Path, lang: str) -> Iterator[Callable[..., Any]]
         port = held.getsockname()[1]
     log = home.parent / "service.log"
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen([sys.executable, "-m", "assay.cli", "serve", f"{MODEL}={bundle}", "--home", str(home), "--port", str(port), "--no-page", "--check-every", "1", "--lang", "en"],
+        process = subprocess.Popen([sys.executable, "-P", "-m", "assay.cli", "serve", f"{MODEL}={bundle}", "--home", str(home), "--port", str(port), "--no-page", "--check-every", "1", "--lang", "en"],
                                    stdout=out, stderr=out)
     key = ""
 

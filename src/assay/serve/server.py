@@ -24,13 +24,14 @@ from assay.serve.app import Limits, Service
 from assay.serve.auth import Door
 from assay.serve.held import Shelf, example_row, served
 from assay.serve.http import Refused
-from assay.serve.metrics import Metrics, shared_by_workers
+from assay.serve.metrics import Metrics
 from assay.serve.replying import Endpoint
 from assay.serve.tending import Tending
 from assay.serve.watching import Watching, sinks_of
 from assay.ship.bundle import Bundle, load
 from assay.ship.naming import named
-from assay.store.home import home_folder, open_store
+from assay.store.home import home_folder, open_store, store_place
+from assay.store.scribe import Scribe
 from assay.store.store import Store
 from assay.store.writer import Writer
 from assay.words import Text, say
@@ -38,7 +39,7 @@ from assay.words import Text, say
 log = logging.getLogger("assay.service")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ARENA_MAX = -8  # malloc.h
-SWITCH_S = 0.0005  # the thread that writes down gives way to requests ten times sooner than Python's 5 ms
+SWITCH_S = 0.002  # a thread that works beside the requests gives way sooner than after 5 ms; at 0.5 ms both lost time to the changes
 _OPTIONS = "ASSAY_SERVICE_OPTIONS"  # of the workers of one service: the path of a file
 
 
@@ -80,18 +81,20 @@ class Options:
     lang: str = "en"
 
 
-def prepared(options: Options, observe: Callable[[Text], None], *, loaded: dict[str, Bundle] | None = None) -> str | None:
-    """Open the store, take the bundles in, make the first key. The secret of that key, or None if there are keys already or none is asked for."""
+def prepared(options: Options, observe: Callable[[Text], None], scribe: Scribe, loaded: dict[str, Bundle]) -> str | None:
+    """Open the store, take the bundles in, make the first key. The secret of that key, or None if there are keys already or none is asked for. loaded: filled, by digest."""
     if options.host not in LOOPBACK and not options.keys:
         raise InputError("Without keys the service answers on loopback only: leave --no-keys out, or --host.")
     if (options.tls_cert is None) != (options.tls_key is None):
         raise InputError("--tls-cert and --tls-key go together: the certificate, and its private key.")
     home = home_folder(options.home)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open_store(home, options.store, create=True) as store:
-        for spec in options.bundles:
-            name, path = named(spec)
-            version = served(store, home, name, path, loaded=loaded)
+    named_ = [(name, path, load(path)) for name, path in map(named, options.bundles)]  # while the other process opens the store
+    loaded |= {bundle.digest: bundle for _, _, bundle in named_}
+    scribe.opened(create=True)  # there, because a new one takes 11 MB of libraries that are of no use later
+    with open_store(home, options.store) as store:
+        for name, path, bundle in named_:
+            version = served(store, home, name, path, bundle=bundle)
             stage = store.versions.stage(name)
             if stage is None:
                 store.versions.promote(name, version.version, "cli", "the first one")
@@ -109,15 +112,15 @@ def prepared(options: Options, observe: Callable[[Text], None], *, loaded: dict[
         return store.keys.make("first", ("predict", "feedback", "admin"))[1]
 
 
-def service(options: Options, *, worker: int = 0, loaded: dict[str, Bundle] | None = None) -> Service:
-    """The application of one process, models loaded and warmed up."""
+def service(options: Options, scribe: Scribe, *, worker: int = 0, shared: Path | None = None, loaded: dict[str, Bundle] | None = None) -> Service:
+    """The application of one process, models loaded and warmed up. shared: the folder where several workers leave their counts."""
     home = home_folder(options.home)
     sys.setswitchinterval(SWITCH_S)
     store = open_store(home, options.store)
     shelf = Shelf(store, home, loaded=loaded)
     shelf.refresh()
-    metrics = Metrics()
-    writer = Writer(store, kept=metrics.labelled)
+    metrics = Metrics(shared)
+    writer = Writer(scribe, kept=metrics.labelled, owns=True)
     watching = Watching(shelf, store, writer, metrics, sinks=sinks_of(webhook=options.webhook, secret=os.environ.get("ASSAY_WEBHOOK_SECRET"), email=options.email, lang=options.lang),
                         every_s=options.check_s, worker=worker, leads=worker == 0)
     media = None
@@ -151,7 +154,12 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
 
     listening = _bound(options.host, options.port)  # before anything is loaded, and before anybody is told where to ask
     loaded: dict[str, Bundle] = {}
-    secret = prepared(options, observe, loaded=loaded)
+    scribe = Scribe(store_place(options.home, options.store))
+    try:
+        secret = prepared(options, observe, scribe, loaded)
+    except BaseException:
+        scribe.close()
+        raise
     _logging(options)
     common: dict[str, Any] = {
         "host": options.host, "port": options.port, "http": "assay.serve.patience:Patient", "ws": "websockets-sansio" if options.page and options.workers == 1 else "none", "access_log": False,
@@ -162,13 +170,14 @@ def serve(options: Options, observe: Callable[[Text], None]) -> None:
             file = Path(shared) / "options.json"
             file.write_text(json.dumps(asdict(options)), encoding="utf-8")
             os.environ[_OPTIONS] = str(file)
-            shared_by_workers(Path(shared) / "metrics")
+            (Path(shared) / "metrics").mkdir()
             _greet(options, secret, observe, loaded)
             loaded.clear()
+            scribe.close()  # each worker has one of its own
             listening.close()  # the server opens it again, for all workers
             uvicorn.run("assay.serve.server:_worker", factory=True, workers=options.workers, timeout_worker_healthcheck=30, **common)
         return
-    app = _traced(options, service(options, loaded=loaded))
+    app = _traced(options, service(options, scribe, loaded=loaded))
     server = uvicorn.Server(uvicorn.Config(app, **common))
     _greet(options, secret, observe, loaded)
     loaded.clear()  # a version that no longer answers is not kept for it
@@ -197,7 +206,8 @@ def _worker() -> Any:
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     options = Options(**settings)
     _logging(options)
-    return _traced(options, service(options, worker=_number(Path(os.environ[_OPTIONS]).parent)))
+    folder = Path(os.environ[_OPTIONS]).parent
+    return _traced(options, service(options, Scribe(store_place(options.home, options.store)), worker=_number(folder), shared=folder / "metrics"))
 
 
 def _traced(options: Options, app: Any) -> Any:

@@ -83,7 +83,7 @@ class Tending:
 
     def _retrain(self, name: str) -> None:
         """In a process of its own, with the lowest priority: whoever asks is not to notice."""
-        command = [sys.executable, "-m", "assay.cli", "retrain", name, "--home", str(self._home), "--lang", self._lang, *(["--store", self._store_url] if self._store_url else [])]
+        command = [sys.executable, "-P", "-m", "assay.cli", "retrain", name, "--home", str(self._home), "--lang", self._lang, *(["--store", self._store_url] if self._store_url else [])]
         begin = time.time()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_nice) as process:
             while process.poll() is None:

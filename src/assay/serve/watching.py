@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict, deque
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -20,8 +22,9 @@ from assay.watch.alarms import Alarms, Log, Mail, Sink, Webhook
 from assay.watch.monitor import Monitor
 
 log = logging.getLogger("assay.service")
-MOST_NOTED = 2_000  # rows of a second; of more, the watch sees the newest
+MOST_NOTED = 500  # rows of a second; of more, the watch sees the first. A check looks back on 5,000 at most
 LIMITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+_LIMITS = (*(str(limit) for limit in LIMITS_MS), "inf")
 
 
 class Watching(threading.Thread):
@@ -31,7 +34,8 @@ class Watching(threading.Thread):
         super().__init__(name="watching", daemon=True)
         self._shelf, self._store, self._writer, self._metrics = shelf, store, writer, metrics
         self._sinks, self._every_s, self._worker, self._leads = sinks, every_s, worker, leads
-        self._noted: dict[tuple[str, int], deque[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(lambda: deque(maxlen=MOST_NOTED))
+        self._noted: dict[tuple[str, int], deque[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(deque)
+        self._ended: dict[tuple[str, str, int], deque[float]] = defaultdict(deque)  # seconds of requests that are not counted yet, by model, route, status
         self._monitors: dict[tuple[str, int], Monitor] = {}
         self._minutes: dict[tuple[int, str], _Minute] = {}
         self._lock = threading.Lock()
@@ -39,33 +43,46 @@ class Watching(threading.Thread):
         self.answering: Answering | None = None
         self.schedules: list[Any] = []
 
-    # ---- called on the event loop
+    # ---- called on the event loop: next to nothing, because every request pays for it
 
     def answered(self, counted: Counted) -> None:
         self._metrics.answered(counted)
         if counted.rows is not None and counted.label != "shadow":
             noted = self._noted[counted.held.model, counted.arm.version.version]
-            noted.extend(zip(counted.rows, counted.answers, strict=True))
+            if (room := MOST_NOTED - len(noted)) > 0:
+                noted.extend(islice(zip(counted.rows, counted.answers, strict=True), room))
 
     def request(self, model: str, route: str, status: int, seconds: float) -> None:
-        self._metrics.request(model, route, status, seconds)
-        if not model:
-            return
-        key = (int(time.time() // 60), model)
+        self._ended[model, route, status].append(seconds)
+
+    # ---- on any thread
+
+    def text(self) -> bytes:
+        """The metrics, with every request that has ended."""
+        self._tally()
+        return self._metrics.text()
+
+    def _tally(self) -> None:
+        """Count the requests that ended since the last time, for the metrics and for the minute's traffic."""
         with self._lock:
-            minute = self._minutes.get(key)
-            if minute is None:
-                minute = self._minutes[key] = _Minute()
-            minute.count(status, 1000 * seconds)
+            number = int(time.time() // 60)
+            for (model, route, status), ended in list(self._ended.items()):
+                seconds = [ended.popleft() for _ in range(len(ended))]
+                self._metrics.requests(model, route, status, seconds)
+                if model and seconds:
+                    self._minutes.setdefault((number, model), _Minute()).count(status, seconds)
 
     # ---- the thread
 
     def run(self) -> None:
         checked = time.monotonic()
+        for held in self._shelf.all():
+            self._monitor(held)  # now, while few ask: it takes 0.15 s
         while not self._stopped.wait(1.0):
             try:
                 self._shelf.refresh()
                 self._look()
+                self._tally()
                 self._count(done_only=True)
                 if time.monotonic() - checked >= self._every_s:
                     checked = time.monotonic()
@@ -86,7 +103,7 @@ class Watching(threading.Thread):
             for one in monitor.check(now):
                 column = one.facts.get("column")
                 if column and one.facts.get("effect") is not None:
-                    self._metrics.of("assay_drift_effect", held.model, str(column)).set(float(one.facts["effect"]))
+                    self._metrics.set("assay_drift_effect", float(one.facts["effect"]), held.model, str(column))
 
     def stop(self) -> None:
         """Stop, and leave nothing unwritten."""
@@ -94,6 +111,7 @@ class Watching(threading.Thread):
         if self.is_alive():
             self.join(10.0)
         self._look()
+        self._tally()
         now = time.time()
         for monitor in self._monitors.values():
             monitor.flush(now, force=True)
@@ -127,17 +145,18 @@ class Watching(threading.Thread):
                 self._writer.count(Traffic(minute, model, self._worker, m.requests, m.errors, m.refused, m.ms_sum, m.histogram))
 
     def _gauges(self) -> None:
-        of = self._metrics.of
-        of("assay_queue_rows", "store").set(self._writer.waiting)
+        gauge = self._metrics.set
+        gauge("assay_queue_rows", self._writer.waiting, "store")
         if self.answering is not None:
-            of("assay_queue_rows", "shadow").set(self.answering.shadows_waiting)
+            gauge("assay_queue_rows", self.answering.shadows_waiting, "shadow")
         for held in self._shelf.all():
-            of("assay_model_version", held.model, "champion").set(held.champion.version.version)
-            of("assay_model_version", held.model, "challenger").set(held.challenger.version.version if held.challenger else 0)
+            gauge("assay_model_version", held.champion.version.version, held.model, "champion")
+            gauge("assay_model_version", held.challenger.version.version if held.challenger else 0, held.model, "challenger")
             if self._leads:
                 levels = [a.level for a in self._store.alarms.open(held.model)]
                 for level in ("info", "warning", "critical"):
-                    of("assay_alarms_open", held.model, level).set(levels.count(level))
+                    gauge("assay_alarms_open", levels.count(level), held.model, level)
+        self._metrics.leave()
 
 
 class _Minute:
@@ -148,15 +167,16 @@ class _Minute:
         self.ms_sum = 0.0
         self.histogram: dict[str, int] = {}
 
-    def count(self, status: int, ms: float) -> None:
+    def count(self, status: int, seconds: list[float]) -> None:
         if 400 <= status < 500:
-            self.refused += 1
+            self.refused += len(seconds)
             return
-        self.requests += 1
-        self.errors += status >= 500
-        self.ms_sum += ms
-        limit = next((str(limit) for limit in LIMITS_MS if ms <= limit), "inf")
-        self.histogram[limit] = self.histogram.get(limit, 0) + 1
+        self.requests += len(seconds)
+        self.errors += len(seconds) * (status >= 500)
+        self.ms_sum += 1000 * sum(seconds)
+        for one in seconds:
+            limit = _LIMITS[bisect_left(LIMITS_MS, 1000 * one)]
+            self.histogram[limit] = self.histogram.get(limit, 0) + 1
 
 
 def sinks_of(*, webhook: str | None, secret: str | None, email: str | None, lang: str) -> tuple[Sink, ...]:

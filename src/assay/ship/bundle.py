@@ -30,7 +30,7 @@ from assay.ship.content import SUFFIXES, content_refused
 from assay.ship.formats import FORMAT
 from assay.ship.formats.base import Contents, as_json, plain
 from assay.ship.rebuild import REFERENCE_MOST, REFERENCE_ROWS, Reference, candidate_of, contents_of, model_of, task_of
-from assay.ship.row import readers
+from assay.ship.row import row_reader
 from assay.tasks.base import Task
 
 
@@ -55,7 +55,7 @@ class Bundle:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_asked", self.schema.without_target())
-        object.__setattr__(self, "_readers", readers(self.schema.without_target()))
+        object.__setattr__(self, "_read_row", row_reader(self.schema.without_target()))
         object.__setattr__(self, "_answer_row", getattr(self.task, "answer_row", None) or self._answer_by_frame)
 
     @cached_property
@@ -84,14 +84,11 @@ class Bundle:
         """
         if not self.task.by_rows:
             return self._history_answered(given)
-        clean = {}
         try:
-            for name, read in self._readers:  # type: ignore[attr-defined]
-                value = given[name]
-                clean[name] = value if value is None else read(value)
+            clean = self._read_row(given)  # type: ignore[attr-defined]
         except KeyError:
             return self.predict([given])[0]  # says which columns are absent; a sequence may be made of the others
-        return self._answer_row(self.task.calibrated(self.model.predict_row(clean), self.calibration))  # type: ignore[attr-defined]
+        return self._answer_row(self.model.predict_row(clean), self.calibration)  # type: ignore[attr-defined]
 
     def _history_answered(self, given: dict[str, Any]) -> dict[str, Any]:
         """{"history": [values], "origin": time of the first step to forecast} or {"rows": [{time, value, ...}, ...]} of one series -> its quantiles by step."""
@@ -117,8 +114,8 @@ class Bundle:
             "facts": {k: v for k, v in self.facts.items() if k not in ("watch", "verdict_text")}, "reference_rows": 0 if self.reference is None else self.reference.height,
         }
 
-    def _answer_by_frame(self, prediction: np.ndarray) -> dict[str, Any]:
-        return self.task.answers(prediction).row(0, named=True)
+    def _answer_by_frame(self, prediction: np.ndarray, calibration: dict[str, Any]) -> dict[str, Any]:
+        return self.task.answers(self.task.calibrated(prediction, calibration)).row(0, named=True)
 
 
 def pack(path: str | Path, *, task: Task, candidate: Candidate, params: dict[str, Any], schema: Schema, model_folder: Path | Model,

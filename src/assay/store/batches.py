@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assay.store.packing import digest, finite, pack, pack_row, plain, unpack
-from assay.store.records import Feedback, Prediction
+from assay.store.records import Feedback, Prediction, Traffic
 from assay.store.tables import tables
 
 if TYPE_CHECKING:
@@ -22,11 +22,16 @@ FEEDBACK = ("id", "at", "model", "prediction", "kind", "label", "row", "source",
 
 def prediction_cells(p: Prediction) -> tuple[Any, ...]:
     return (plain(p.id, 40, "id"), float(p.at), plain(p.model, 64, "model"), int(p.version), plain(p.arm, 12, "arm"), None if p.of is None else plain(p.of, 40, "id"),
-            pack_row(p.row), pack_row(p.answer) or "null", finite(p.doubt), finite(p.ms) or 0.0, plain(p.actor, 64, "actor"))
+            _text(p.row), _text(p.answer) or "null", finite(p.doubt), finite(p.ms) or 0.0, plain(p.actor, 64, "actor"))
 
 
-def feedback_cells(f: Feedback, number: int) -> tuple[Any, ...]:
-    return (number, float(f.at), plain(f.model, 64, "model"), None if f.prediction is None else plain(f.prediction, 40, "id"), plain(f.kind, 12, "kind"), pack(f.label),
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else pack_row(value)  # a text is packed already
+
+
+def feedback_cells(f: Feedback) -> tuple[Any, ...]:
+    """All but the number, which the transaction gives."""
+    return (float(f.at), plain(f.model, 64, "model"), None if f.prediction is None else plain(f.prediction, 40, "id"), plain(f.kind, 12, "kind"), pack(f.label),
             pack(f.row), plain(f.source, 12, "source"), plain(f.actor, 64, "actor"), None if f.note is None else plain(f.note, 1_000_000, "note"))
 
 
@@ -36,6 +41,19 @@ def prediction_of(row: Any) -> Prediction:
 
 def feedback_of(row: Any) -> Feedback:
     return Feedback(row.model, row.kind, row.prediction, unpack(row.label), unpack(row.row), row.source, row.actor, row.note, row.at, row.id)
+
+
+class Cells(NamedTuple):
+    """What one write puts in, as it stands in the tables: plain numbers and texts, that another process may write."""
+
+    predictions: Sequence[Sequence[Any]]
+    feedback: Sequence[Sequence[Any]]  # without their numbers
+    traffic: list[Traffic]
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction], feedback: Sequence[Feedback], traffic: Sequence[Traffic]) -> Cells:
+        """Raises RowError."""
+        return cls([prediction_cells(p) for p in predictions], [feedback_cells(f) for f in feedback], list(traffic))
 
 
 class State(NamedTuple):

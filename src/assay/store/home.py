@@ -15,4 +15,9 @@ def home_folder(home: str | Path | None = None) -> Path:
 
 def open_store(home: str | Path | None = None, store: str | None = None, create: bool = False) -> Store:
     """The store of a home, `store.sqlite`, or the one that --store names (a file or a URL)."""
-    return Store.open(store or home_folder(home) / "store.sqlite", create=create)
+    return Store.open(store_place(home, store), create=create)
+
+
+def store_place(home: str | Path | None = None, store: str | None = None) -> str:
+    """As `Store.open` takes it."""
+    return store or str((home_folder(home) / "store.sqlite").absolute())

@@ -21,7 +21,7 @@ class RowError(InputError):
 GENESIS = "0" * 64  # what the first row of a chain calls its previous hash
 
 
-def _other(value: Any) -> Any:
+def encode_other(value: Any) -> Any:
     """What json does not know: numpy's numbers and arrays, times, sentences; anything else is refused."""
     if isinstance(value, Text):
         return value.json()
@@ -33,12 +33,12 @@ def _other(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-_PLAIN = msgspec.json.Encoder(enc_hook=_other)
-_LOOSE = json.JSONEncoder(ensure_ascii=False, default=_other)
-_STRICT = json.JSONEncoder(ensure_ascii=True, default=_other)
-_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=_other)
+_PLAIN = msgspec.json.Encoder(enc_hook=encode_other)
+_LOOSE = json.JSONEncoder(ensure_ascii=False, default=encode_other)
+_STRICT = json.JSONEncoder(ensure_ascii=True, default=encode_other)
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=encode_other)
 _AS_FOUND = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr)  # even what nobody but a forger writes, such as a blob in a column of text
-_CANONICAL_ASCII = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=_other)
+_CANONICAL_ASCII = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=encode_other)
 
 
 def pack(value: Any) -> str | None:

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 _chance: list[str] = []  # hexadecimal digits, 12 for each id to come: one call to the system for 256 ids
 os.register_at_fork(after_in_child=_chance.clear)
 
@@ -23,8 +25,7 @@ def new_id() -> str:
     return f"{int(time.time() * 1000):012x}{chance}"
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True, gc=False, array_like=True):  # a quarter of a dataclass's time to make, and nothing for the garbage collector
     """One row asked and answered. arm: champion, challenger (canary: it was handed out) or shadow (nobody saw it; `of` names the one that was handed out).
 
     row: the features as asked, None where they are not kept. doubt: 0 sure to 1, None where the task has no such thing. ms: inside the service.

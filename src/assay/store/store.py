@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from assay.errors import InputError
 from assay.store.address import Address
 from assay.store.alarms import Alarms, Minutes, Sketches, add_traffic
 from assay.store.audit import Audit
-from assay.store.batches import FEEDBACK, MOST, PREDICTION, feedback_cells, prediction_cells, state
+from assay.store.batches import FEEDBACK, MOST, PREDICTION, Cells, state
 from assay.store.bulk import insert
 from assay.store.database import Database, Transaction
 from assay.store.feedback import Drafts, Feedbacks
@@ -53,18 +54,26 @@ class Store:
         """Where it is, without the password."""
         return self._database.address.shown
 
+    def held(self, prediction: Prediction) -> Prediction:
+        """As it waits for `write`."""
+        return prediction
+
     def write(self, *, predictions: Sequence[Prediction] = (), feedback: Sequence[Feedback] = (), traffic: Sequence[Traffic] = (), token: str | None = None) -> list[int]:
         """All or nothing, in one transaction that is on the disk when this returns; the numbers of the feedback.
 
         Adds an audit row for every 5,000 predictions and as many labels, with their digest. Traffic is added to what is there and needs no audit row.
         token: kept in the audit row, so that a writer which lost the connection during a commit can find out whether it was done (`written`).
         """
+        return self.write_cells(Cells.of(predictions, feedback, traffic), token)
+
+    def write_cells(self, cells: Cells, token: str | None = None) -> list[int]:
+        """The same, of what is packed already."""
         with self._database.writing() as transaction:
-            ids = list(transaction.numbers(len(feedback)))
-            for i in range(0, max(len(predictions), len(feedback)), MOST):
-                _batch(transaction, [prediction_cells(p) for p in predictions[i:i + MOST]],
-                       [feedback_cells(f, n) for f, n in zip(feedback[i:i + MOST], ids[i:i + MOST], strict=True)], token)
-            add_traffic(transaction, traffic)
+            ids = list(transaction.numbers(len(cells.feedback)))
+            numbered = [(n, *f) for n, f in zip(ids, cells.feedback, strict=True)]
+            for i in range(0, max(len(cells.predictions), len(numbered)), MOST):
+                _batch(transaction, cells.predictions[i:i + MOST], numbered[i:i + MOST], token)
+            add_traffic(transaction, cells.traffic)
         return ids
 
     def written(self, token: str, since: float) -> list[int] | None:
@@ -102,7 +111,7 @@ class Store:
         self.close()
 
 
-def _batch(transaction: Transaction, predictions: list[tuple], feedback: list[tuple], token: str | None) -> None:
+def _batch(transaction: Transaction, predictions: Sequence[Sequence[Any]], feedback: list[tuple[Any, ...]], token: str | None) -> None:
     """One audit row and the rows that it vouches for."""
     made = state(predictions, feedback)
     ids = [row[0] for row in predictions or feedback]

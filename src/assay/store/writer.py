@@ -9,27 +9,38 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from assay.errors import AssayError, BudgetError
 from assay.store.packing import RowError
 from assay.store.records import Feedback, Prediction, Traffic, new_id
-from assay.store.store import Store
 from assay.words import Text, say
 
 _MOST = 2_000  # predictions of one transaction: more are not quicker, and the others wait for it
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before the next try; the last one again and again
 
 
+class Writes(Protocol):
+    """A `Store`, or a `Scribe` that writes for one."""
+
+    def held(self, prediction: Prediction) -> Any:
+        """As it waits in a queue, and `write` takes it. Raises RowError."""
+
+    def write(self, *, predictions: Sequence[Any] = (), feedback: Sequence[Feedback] = (), traffic: Sequence[Traffic] = (), token: str | None = None) -> list[int]: ...
+
+    def written(self, token: str, since: float) -> list[int] | None: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass
 class _Batch:
     """What one transaction takes. It stays as it is until it is known to be written, so that a token finds it."""
 
-    predictions: list[Prediction] = field(default_factory=list)
+    predictions: list[Any] = field(default_factory=list)  # as `held` gave them
     feedback: list[tuple[Feedback, Future[int]]] = field(default_factory=list)
     traffic: list[Traffic] = field(default_factory=list)
     token: str = field(default_factory=new_id)
@@ -52,15 +63,17 @@ class Writer:
     of the disk and an audit row, and at most this much is lost if the process is killed. A label is on the disk when its future is done.
     """
 
-    def __init__(self, store: Store, max_rows: int = 10_000, linger_s: float = 0.25, kept: Callable[[Feedback], None] = lambda feedback: None) -> None:
-        """kept: called on the writer's thread for each label that is on the disk."""
+    def __init__(self, store: Writes, max_rows: int = 10_000, linger_s: float = 0.25, kept: Callable[[Feedback], None] = lambda feedback: None, *, owns: bool = False) -> None:
+        """kept: called on the writer's thread for each label that is on the disk. owns: the store is closed with the writer."""
+        self._owns = owns
         self._store, self._max, self._linger, self._kept = store, max_rows, linger_s, kept
-        self._predictions: deque[Prediction] = deque()
+        self._predictions: deque[Any] = deque()
         self._feedback: deque[tuple[Feedback, Future[int]]] = deque()
         self._traffic: deque[Traffic] = deque()
         self._batch: _Batch | None = None
         self._wake = threading.Condition()
         self._hurry = False
+        self._asleep = False
         self._closed = False
         self._trouble: Text | None = None
         self.written = 0
@@ -79,13 +92,23 @@ class Writer:
         batch = self._batch
         return len(self._predictions) + len(self._feedback) + len(self._traffic) + (len(batch) if batch else 0)
 
+    @property
+    def room(self) -> bool:
+        """Whether `put` takes one more."""
+        return len(self._predictions) < self._max and not self._closed
+
     def put(self, prediction: Prediction) -> bool:
         """False where the queue is full: then answer 'later' instead of forgetting. Never blocks for the disk."""
-        with self._wake:
-            if self._closed or len(self._predictions) >= self._max:
-                return False
-            self._predictions.append(prediction)
-            if len(self._predictions) in (1, _MOST):
+        if self._closed or len(self._predictions) >= self._max:
+            return False
+        try:
+            self._predictions.append(self._store.held(prediction))
+        except RowError as error:
+            self.refused += 1
+            self._trouble = _not_kept(error)
+            return True
+        if self._asleep or len(self._predictions) == _MOST:  # asked after appending: the thread says that it sleeps before it looks for the last time
+            with self._wake:
                 self._wake.notify_all()
         return True
 
@@ -133,6 +156,8 @@ class Writer:
             self._closed = True
             self._wake.notify_all()
         self._thread.join(timeout_s)
+        if self._owns:
+            self._store.close()
         return done
 
     # ---- the thread
@@ -163,7 +188,10 @@ class Writer:
                 self._wake.wait(self._linger - (now - since))
             else:
                 since = None
-                self._wake.wait()
+                self._asleep = True
+                if not self._predictions:
+                    self._wake.wait()
+                self._asleep = False
         if self._closed:
             return None
         batch = _Batch(_popped(self._predictions), [(f, done) for f, done in _popped(self._feedback) if done.set_running_or_notify_cancel()], _popped(self._traffic))
@@ -201,9 +229,8 @@ class Writer:
                     self._finish(half)
             return
         self.refused += len(batch)
-        reason = error.text if isinstance(error, AssayError) else type(error).__name__
         _failed(batch, error)
-        self._trouble = say("A row was not kept: {reason}", reason=reason)
+        self._trouble = _not_kept(error)
 
     def _paused(self, seconds: float) -> bool:
         """False where the writer was closed meanwhile."""
@@ -215,10 +242,11 @@ class Writer:
 
 
 def _popped(rows: deque[Any]) -> list[Any]:
-    some = list(islice(rows, _MOST))
-    for _ in some:
-        rows.popleft()
-    return some
+    return [rows.popleft() for _ in range(min(len(rows), _MOST))]
+
+
+def _not_kept(error: Exception) -> Text:
+    return say("A row was not kept: {reason}", reason=error.text if isinstance(error, AssayError) else type(error).__name__)
 
 
 def _closed() -> BudgetError:

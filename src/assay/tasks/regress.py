@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -101,10 +102,10 @@ class Regress(Task):
     def answers(self, prediction: np.ndarray) -> pl.DataFrame:
         return pl.DataFrame({"answer": prediction[:, 0], "low": prediction[:, 1], "high": prediction[:, 2]})
 
-    def answer_row(self, prediction: np.ndarray) -> dict[str, Any]:
-        """One calibrated row, shape (1, 3), as the columns of `answers`, without building a frame."""
-        point, low, high = prediction[0].tolist()
-        return {"answer": point, "low": low, "high": high}
+    def answer_row(self, prediction: np.ndarray, calibration: dict[str, Any]) -> dict[str, Any]:
+        """One row as the model gave it, shape (1, k), calibrated, as the columns of `answers`, without building a frame."""
+        point, radius = prediction.item(0, 0), calibration.get("radius", math.inf)
+        return {"answer": point, "low": point - radius, "high": point + radius}
 
     def strata(self, data: Dataset) -> np.ndarray | None:
         """Tenths of the target, so that a random split keeps its tails on both sides."""

@@ -105,7 +105,7 @@ class Contests:
             raise InputError("A contest takes from 10 seconds to a day, not {time_s:g} s.", time_s=time_s)
         number = f"{re.sub(r'[^A-Za-z0-9]+', '-', Path(name).stem).strip('-')[:40] or 'contest'}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         self._runs.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "assay.cli", "run", str(source), f"--target={target}", f"--time={time_s:g}s", f"--out={self._runs / number}", f"--lang={lang}"]
+        command = [sys.executable, "-P", "-m", "assay.cli", "run", str(source), f"--target={target}", f"--time={time_s:g}s", f"--out={self._runs / number}", f"--lang={lang}"]
         command += [f"--time-column={time_column}"] * bool(time_column) + [f"--group={group}"] * bool(group) + ["--offline"] * offline
         with (self._runs / f"{number}.log").open("wb") as out:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, cwd=self._runs)
