@@ -47,12 +47,16 @@ def serve_command(
     trace: Annotated[bool, typer.Option("--trace", help=say("OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT.").to(LANG))] = False,
     lang: Lang = LANG,
 ) -> None:
-    from assay.serve.server import Options, serve
-
     if log_format not in ("text", "json"):
         raise typer.BadParameter(say("--log-format is text or json.").to(lang))
+    from assay.store.home import store_place
+    from assay.store.scribe import Scribe
+
+    scribe = Scribe(store_place(home, store))  # it imports while we do
+    from assay.serve.server import Options, serve
+
     serve(Options(bundles=tuple(bundles or ()), home=str(home), store=store, host=host, port=port, workers=workers, keys=not no_keys, page=not no_page, keep_rows=not no_rows,
                   keep_media=keep_media, mask=mask, tls_cert=str(tls_cert) if tls_cert else None, tls_key=str(tls_key) if tls_key else None, oidc_issuer=oidc_issuer,
                   oidc_audience=oidc_audience, oidc_jwks=oidc_jwks, allow_hosts=tuple(allow_host or ()), open_metrics=open_metrics, max_body_mb=max_body, answer_s=deadline,
                   drain_s=drain, check_s=check_every, webhook=webhook, email=email, log_json=log_format == "json", access_log=access_log, trace=trace, llm=llm or (), retrain=tuple(retrain or ()), acts=act, keep_days=keep_days, lang=lang),
-          lambda text: typer.echo(text.to(lang)))
+          lambda text: typer.echo(text.to(lang)), scribe)

@@ -47,7 +47,7 @@ class Patient(HttpToolsProtocol):
             self._wait()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._awaited = True
 
     def on_headers_complete(self) -> None:
@@ -57,7 +57,7 @@ class Patient(HttpToolsProtocol):
                 and not self.expect_100_continue and parser.should_keep_alive() and parser.get_http_version() == "1.1" and not parser.should_upgrade()):
             self._short = b""
         else:
-            super().on_headers_complete()
+            self._begin_long()
 
     def on_body(self, body: bytes) -> None:
         if self._short is not None:
@@ -84,9 +84,17 @@ class Patient(HttpToolsProtocol):
 
     def _go_long(self) -> None:
         body, self._short = self._short, None
-        super().on_headers_complete()
+        self._begin_long()
         if body:
             super().on_body(body)
+
+    def _begin_long(self) -> None:
+        """What the server does at the beginning of a request and at the end of its head, together: the short way needs nothing of it."""
+        url, headers, expected = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expected
+        self.headers += headers
+        super().on_headers_complete()
 
     # ---- timers
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from assay.ship.naming import named
 from assay.store.home import home_folder, open_store, store_place
 from assay.store.scribe import Scribe
 from assay.store.store import Store
+from assay.store.tables import tables
 from assay.store.writer import Writer
 from assay.words import Text, say
 
@@ -89,9 +91,12 @@ def prepared(options: Options, observe: Callable[[Text], None], scribe: Scribe, 
         raise InputError("--tls-cert and --tls-key go together: the certificate, and its private key.")
     home = home_folder(options.home)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    named_ = [(name, path, load(path)) for name, path in map(named, options.bundles)]  # while the other process opens the store
-    loaded |= {bundle.digest: bundle for _, _, bundle in named_}
-    scribe.opened(create=True)  # there, because a new one takes 11 MB of libraries that are of no use later
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(scribe.opened, create=True)  # there, because a new one takes 11 MB of libraries that are of no use later
+        named_ = [(name, path, load(path)) for name, path in map(named, options.bundles)]
+        loaded |= {bundle.digest: bundle for _, _, bundle in named_}
+        tables()  # a library that takes 0.15 s
+        opening.result()
     with open_store(home, options.store) as store:
         for name, path, bundle in named_:
             version = served(store, home, name, path, bundle=bundle)
@@ -148,14 +153,13 @@ def service(options: Options, scribe: Scribe, *, worker: int = 0, shared: Path |
     return app
 
 
-def serve(options: Options, observe: Callable[[Text], None]) -> None:
-    """Answer until SIGTERM or Ctrl-C; requests under way are answered first."""
+def serve(options: Options, observe: Callable[[Text], None], scribe: Scribe) -> None:
+    """Answer until SIGTERM or Ctrl-C; requests under way are answered first. scribe: of the store that the options name; closed at the end."""
     import uvicorn
 
-    listening = _bound(options.host, options.port)  # before anything is loaded, and before anybody is told where to ask
     loaded: dict[str, Bundle] = {}
-    scribe = Scribe(store_place(options.home, options.store))
     try:
+        listening = _bound(options.host, options.port)  # before anything is loaded, and before anybody is told where to ask
         secret = prepared(options, observe, scribe, loaded)
     except BaseException:
         scribe.close()

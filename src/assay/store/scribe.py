@@ -141,6 +141,8 @@ def _exactly(pipe: Any, size: int) -> bytes | None:
 
 def _main(asked: BinaryIO, said: BinaryIO) -> None:
     """The process: open the store, then one answer for each message until there are none."""
+    import sqlalchemy  # noqa: F401  # while whoever started this imports other things
+
     from assay.store.store import Store
 
     place = _taken(asked)
