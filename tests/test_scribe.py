@@ -115,6 +115,27 @@ def test_killed_again_and_again_it_loses_nothing_and_writes_nothing_twice(place:
         assert store.audit.verify()
 
 
+def test_large_rows_wait_by_their_bytes_and_not_by_their_number(place: str) -> None:
+    scribe = Scribe(place)
+    writer = Writer(scribe, linger_s=0.0, owns=True)
+    assert writer.put(answered(0, text="x" * 4_000_000))
+    assert writer.drain()
+    assert scribe.pid is not None
+    os.kill(scribe.pid, signal.SIGSTOP)  # a disk that stands still
+    try:
+        taken = 0
+        while writer.put(answered(taken + 1, text="x" * 4_000_000)) and taken < 500:
+            taken += 1
+        assert 40 < taken < 120, "256 MB, and what is on its way"
+        assert not writer.room
+    finally:
+        os.kill(scribe.pid, signal.SIGCONT)
+    assert writer.drain(60)
+    assert writer.close()
+    with Store.open(place, create=False) as store:
+        assert store.predictions.count("m") == taken + 1
+
+
 def test_who_ends_before_an_answer_is_a_reason_to_try_again(place: str) -> None:
     scribe = Scribe(place)
     scribe.opened()

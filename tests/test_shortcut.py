@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,7 @@ def test_what_the_short_way_answers_is_counted_and_kept(tmp_path: Path, packed: 
 
 
 def test_what_is_plain_takes_the_short_way_and_what_is_not_does_not(tmp_path: Path, packed: Path) -> None:
+    from assay.serve.held import Arm, Held
     from assay.serve.server import Options, prepared, service
     from assay.store.home import store_place
     from assay.store.scribe import Scribe
@@ -198,7 +200,13 @@ def test_what_is_plain_takes_the_short_way_and_what_is_not_does_not(tmp_path: Pa
         assert ask(host=b"evil.example") is None
         assert ask(authorization=b"Bearer another") is None
         assert ask(packed_row(more=1)) is None
-        app.writer._max = 0
+        held = app.shelf.get("claims")
+        slow = Arm(held.champion.bundle, held.champion.version, 50.0)
+        app.shelf._held = {"claims": Held("claims", replace(held.stage, challenger=2, mode="canary", share=0.5), held.champion, slow)}
+        assert [ask() for _ in range(20)] == [None] * 20, "who answers is drawn once, and one of them may be slow"
+        app.shelf._held = {"claims": Held("claims", replace(held.stage, challenger=2, mode="shadow", share=0.0), held.champion, slow)}
+        assert ask() is not None
+        app.writer._fit = 0
         assert ask() is None, "it waits for the writer, and nothing waits here"
     finally:
         app.answering._shadows.shutdown()

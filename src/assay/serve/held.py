@@ -44,10 +44,17 @@ class Arm:
 
 @dataclass(frozen=True, eq=False)
 class Held:
+    """handed: the arms whose answers clients get."""
+
     model: str
     stage: Stage
     champion: Arm
     challenger: Arm | None = None
+    handed: tuple[Arm, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        canary = self.challenger is not None and self.stage.mode == "canary"
+        object.__setattr__(self, "handed", (self.champion, self.challenger) if canary else (self.champion,))
 
 
 class Shelf:

@@ -47,10 +47,13 @@ class Shortcut:
             held = self._shelf.get(given["model"] if len(given) == 2 else None)
         except (AssayError, KeyError, TypeError):
             return None
+        if type(row) is not dict or not self._answering.room or len(given) > 2 or not held.champion.bundle.task.by_rows:
+            return None
+        for arm in held.handed:  # asked of all before one is drawn, because the long way draws again
+            if not arm.inline or (arm.known is not None and not row.keys() <= arm.known):
+                return None
         number = new_id()
         arm, label = chosen(held, number)
-        if type(row) is not dict or not self._answering.room or len(given) > 2 or not arm.inline or not held.champion.bundle.task.by_rows or (arm.known is not None and not row.keys() <= arm.known):
-            return None
         try:
             self._door.pay(key)
             said = self._answering.one(held, arm, label, number, row, at=at, actor=key.id)

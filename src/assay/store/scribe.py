@@ -69,9 +69,16 @@ class Scribe:
         return self._process.pid if self._process else None
 
     def close(self) -> None:
-        """Lets the write under way end."""
-        with self._lock:
+        """Lets the write under way end; not for ever, if its database does not answer."""
+        process = self._process
+        if not self._lock.acquire(timeout=END_S):
+            if process is not None:
+                process.kill()  # whoever waits for its answer waits no longer
+            self._lock.acquire()
+        try:
             self._end()
+        finally:
+            self._lock.release()
 
     def _asked(self, what: str, given: list[Any], rows: bytes = b"") -> Any:
         """Raises what the store raised, or EndpointError if the process ended before it answered."""

@@ -20,6 +20,8 @@ from assay.store.records import Feedback, Prediction, Traffic, new_id
 from assay.words import Text, say
 
 _MOST = 2_000  # predictions of one transaction: more are not quicker, and the others wait for it
+_MOST_BYTES = 32 << 20  # of one transaction
+_HELD_BYTES = 256 << 20  # that may wait, as far as the last ones tell
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before the next try; the last one again and again
 
 
@@ -59,7 +61,7 @@ class _Batch:
 
 
 class Writer:
-    """max_rows: how many predictions, and how many labels, may wait. linger_s: predictions wait this long for company unless a label waits, too: each transaction costs a sync
+    """max_rows: how many predictions, and how many labels, may wait; fewer of them if they are large. linger_s: predictions wait this long for company unless a label waits, too: each transaction costs a sync
     of the disk and an audit row, and at most this much is lost if the process is killed. A label is on the disk when its future is done.
     """
 
@@ -75,6 +77,7 @@ class Writer:
         self._hurry = False
         self._asleep = False
         self._closed = False
+        self._fit = max_rows  # rows like the last ones that may wait
         self._trouble: Text | None = None
         self.written = 0
         self.refused = 0
@@ -95,11 +98,11 @@ class Writer:
     @property
     def room(self) -> bool:
         """Whether `put` takes one more."""
-        return len(self._predictions) < self._max and not self._closed
+        return len(self._predictions) < self._fit and not self._closed
 
     def put(self, prediction: Prediction) -> bool:
         """False where the queue is full: then answer 'later' instead of forgetting. Never blocks for the disk."""
-        if self._closed or len(self._predictions) >= self._max:
+        if not self.room:
             return False
         try:
             self._predictions.append(self._store.held(prediction))
@@ -195,6 +198,8 @@ class Writer:
         if self._closed:
             return None
         batch = _Batch(_popped(self._predictions), [(f, done) for f, done in _popped(self._feedback) if done.set_running_or_notify_cancel()], _popped(self._traffic))
+        if batch.predictions:
+            self._fit = min(self._max, max(16, _HELD_BYTES * len(batch.predictions) // max(1, sum(map(_size, batch.predictions)))))
         return batch
 
     def _finish(self, batch: _Batch) -> None:
@@ -242,7 +247,17 @@ class Writer:
 
 
 def _popped(rows: deque[Any]) -> list[Any]:
-    return [rows.popleft() for _ in range(min(len(rows), _MOST))]
+    out: list[Any] = []
+    size = 0
+    while rows and len(out) < _MOST and size < _MOST_BYTES:
+        out.append(rows.popleft())
+        size += _size(out[-1])
+    return out
+
+
+def _size(held: Any) -> int:
+    """Bytes of a prediction that waits for another process; others are small, or a test's."""
+    return len(held) if type(held) is bytes else 0
 
 
 def _not_kept(error: Exception) -> Text:

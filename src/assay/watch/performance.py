@@ -15,6 +15,7 @@ from assay.tasks.base import Task
 from assay.tasks.classify import FLOOR
 from assay.tasks.labels import spelt
 from assay.watch.finding import Finding
+from assay.watch.tails import t_at, t_below
 from assay.words import Text, say
 
 LEAST_LABELS = 50
@@ -130,10 +131,8 @@ def realised(losses: np.ndarray, judged: Judged, *, worse: float = WORSE) -> tup
     n = len(losses)
     if n < LEAST_LABELS:
         return say("{n} labels are too few to measure the loss; {least} are needed", n=n, least=LEAST_LABELS)
-    from scipy.special import stdtrit
-
     mean, se = float(losses.mean()), float(losses.std(ddof=1) / np.sqrt(n))
-    wide = float(stdtrit(n - 1, 0.975)) * se
+    wide = t_at(0.975, n - 1) * se
     made = Estimate(judged.loss, mean, mean - wide, mean + wide, n, "labels", LABELLED)
     return made, _against(made, se, judged, worse, "loss_realised",
                           say("On {n:,} labelled rows the {loss} loss is {value:.4g} [{low:.4g}, {high:.4g}]; judged was {judged:.4g}.", n=n, loss=judged.loss, value=made.value,
@@ -141,11 +140,9 @@ def realised(losses: np.ndarray, judged: Judged, *, worse: float = WORSE) -> tup
 
 
 def _against(made: Estimate, se: float, judged: Judged, worse: float, what: str, text: Text) -> Finding:
-    from scipy.special import stdtr
-
     allowed = judged.value + worse * abs(judged.value)
     whole = max(float(np.hypot(se, judged.se)), 1e-12)
-    p = float(stdtr(max(made.n - 1, 1), -(made.value - allowed) / whole))
+    p = t_below(-(made.value - allowed) / whole, max(made.n - 1, 1))
     facts = made.json() | {"effect": made.value - judged.value, "judged": judged.value, "judged_low": judged.low, "judged_high": judged.high, "p": p, "rows": made.n}
     return Finding(what, "critical" if made.low > judged.value * 1.5 and made.low > judged.high else "warning", text, facts)
 

@@ -16,6 +16,7 @@ from assay.watch.drift import LEAST_ROWS
 from assay.watch.finding import Finding, code
 from assay.watch.gauge import Gauge, Grid, Lexicon
 from assay.watch.sketch import Levels, Numbers, Sketches
+from assay.watch.tails import normal_below
 from assay.watch.traces import named
 from assay.words import say
 
@@ -28,14 +29,12 @@ _LEAST_PERIODS = 8
 
 def grown(old: int, of: int, new: int, out_of: int, tolerated: float = TOLERATED) -> tuple[float, float, float, float]:
     """(growth of the share, low, high, p) for old of `of` reference rows and new out of `out_of` recent rows. Interval: Agresti & Caffo (2000), 95 %."""
-    from scipy.special import ndtr
-
     # the tolerance is added before the transform, so the transform never stands at 0, where it bends most
     allowed = min(old / of + tolerated, 1.0)
     z = 2 * (np.arcsin(np.sqrt(new / out_of)) - np.arcsin(np.sqrt(allowed))) / np.sqrt(1 / of + 1 / out_of)
     p0, p1 = (old + 1) / (of + 2), (new + 1) / (out_of + 2)
     se = np.sqrt(p0 * (1 - p0) / (of + 2) + p1 * (1 - p1) / (out_of + 2))
-    return new / out_of - old / of, float(p1 - p0 - 1.96 * se), float(p1 - p0 + 1.96 * se), float(ndtr(-z))
+    return new / out_of - old / of, float(p1 - p0 - 1.96 * se), float(p1 - p0 + 1.96 * se), normal_below(-float(z))
 
 
 def check(gauge: Gauge, recent: Sketches) -> list[Finding]:
