@@ -8,6 +8,7 @@ what it had sent whole is still written. If this process is killed, the next wri
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import struct
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from assay.store.records import Feedback, Prediction, Traffic
     from assay.store.store import Store
 
+log = logging.getLogger("assay.service")
 _encode = msgspec.msgpack.Encoder(enc_hook=encode_other).encode
 _ARRAY = struct.Struct(">BI")  # how a list begins in MessagePack
 _ERRORS: dict[str, type[AssayError]] = {c.__name__: c for c in (AssayError, RowError, BudgetError, EndpointError, InputError, ReadError, MissingExtra)}
@@ -94,6 +96,7 @@ class Scribe:
                 answer = None
             if answer is None:
                 self._end(wait_s=1.0)
+                log.warning("the process that writes to the store ended with %s; another one is started", process.returncode)
                 raise EndpointError(say("The process that writes to the store has ended; another one is started."))
         done = msgspec.msgpack.decode(answer)
         if "error" in done:
