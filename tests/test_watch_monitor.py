@@ -187,6 +187,29 @@ def test_a_calibrated_model_expects_of_itself_the_loss_it_has():
         assert performance.expected(task, told).mean() == pytest.approx(np.mean(had), rel=0.07), loss
 
 
+def test_an_answer_asked_alone_is_counted_where_the_same_among_many_is():
+    from assay.tasks.classify import Classify
+    from assay.watch.drift import shift
+    from assay.watch.gauge import Gauge
+    from assay.watch.reference import ANSWERED, _six_digits, answers_frame
+
+    task, rng = Classify(("a", "b", "c")), np.random.default_rng(0)
+    counts = rng.multinomial(15, [0.6, 0.3, 0.1], 3000)  # a model that votes gives a few numbers again and again
+    raw = counts / 15
+    for temperature in ({}, {"temperature": 0.7}, {"temperature": 1.37}):
+        many = task.answers(task.calibrated(raw, temperature)).to_dicts()
+        alone = [task.answer_row(raw[i:i + 1], temperature) for i in range(len(raw))]
+        gauge = Gauge.learn(answers_frame(many), ANSWERED)
+        recent = gauge.measure(answers_frame(alone), copied=False)
+        for name, trace in gauge.reference.traces.items():
+            if hasattr(trace, "counts") and name.endswith("confidence"):
+                assert shift(np.asarray(trace.counts), np.asarray(recent.traces[name].counts)).effect == 0.0
+        assert answers_frame(many).equals(answers_frame(alone))
+    odd = np.array([0.0999999999999, 0.1, 0.0, np.nan, -3.3e300, 1e-310, 123456.7891, np.inf])
+    assert _six_digits(odd)[0] == _six_digits(odd)[1] == 0.1
+    np.testing.assert_allclose(_six_digits(odd)[2:], [0.0, np.nan, -3.3e300, 1e-310, 123457.0, np.inf])
+
+
 def test_average_thresholded_confidence_follows_a_shift_that_confidence_shows():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1, 4000)

@@ -19,6 +19,7 @@ from assay.serve.http import JSON, Said, decoded, refusal
 from assay.store.records import new_id
 
 PATH = b"/v1/predict"
+_KINDS = {JSON, *(JSON + b";" + blank + b"charset=" + name for blank in (b"", b" ") for name in (b"utf-8", b"UTF-8"))}
 _MOST_HOSTS = 100
 
 
@@ -36,7 +37,7 @@ class Shortcut:
         began, at = time.perf_counter(), time.time()
         head = dict(headers)
         host = head.get(b"host", b"")
-        if head.get(b"content-type") != JSON or (host not in self._hosts and not self._new_host(host)):
+        if head.get(b"content-type") not in _KINDS or (host not in self._hosts and not self._new_host(host)):
             return None
         key = self._door.known(head)
         if key is None or not self._door.may(key, "predict"):

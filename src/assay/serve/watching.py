@@ -7,6 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict, deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -76,20 +77,20 @@ class Watching(threading.Thread):
 
     def run(self) -> None:
         checked = time.monotonic()
-        for held in self._shelf.all():
-            self._monitor(held)  # now, while few ask: it takes 0.15 s
-        while not self._stopped.wait(1.0):
-            try:
-                self._shelf.refresh()
-                self._look()
-                self._tally()
-                self._count(done_only=True)
-                if time.monotonic() - checked >= self._every_s:
-                    checked = time.monotonic()
-                    self.check()
-                self._gauges()
-            except Exception:
-                log.exception("the watch stumbled; it goes on")
+        wait_s = 0.0  # the first look sets up a monitor, which takes 0.15 s: at once, while few ask
+        while not self._stopped.wait(wait_s):
+            wait_s = 1.0
+            for step in (self._tally, self._shelf.refresh, self._look, self._count_done, self._gauges):  # each for itself: a store that is away is no reason to count no requests
+                self._stepped(step)
+            if time.monotonic() - checked >= self._every_s:
+                checked = time.monotonic()
+                self._stepped(self.check)
+
+    def _stepped(self, step: Callable[[], Any]) -> None:
+        try:
+            step()
+        except Exception:
+            log.exception("the watch stumbled; it goes on")
 
     def check(self) -> None:
         """Sketches to the store, then every check of every model; alarms go where they are sent."""
@@ -130,11 +131,14 @@ class Watching(threading.Thread):
 
     def _look(self) -> None:
         for held in self._shelf.all():
-            noted = self._noted.get((held.model, held.champion.version.version))
+            monitor, noted = self._monitor(held), self._noted.get((held.model, held.champion.version.version))
             if not noted:
                 continue
             taken = [noted.popleft() for _ in range(len(noted))]
-            self._monitor(held).update([row for row, _ in taken], [answer for _, answer in taken])
+            monitor.update([row for row, _ in taken], [answer for _, answer in taken])
+
+    def _count_done(self) -> None:
+        self._count(done_only=True)
 
     def _count(self, *, done_only: bool) -> None:
         now = int(time.time() // 60)

@@ -46,7 +46,11 @@ def given(bundle: Any) -> tuple[Gauge | None, Gauge | None]:
 
 
 def answers_frame(answers: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Answers as the columns that are watched: class and confidence, or amount and width of the interval; empty ones where the task has none."""
+    """Answers as the columns that are watched: class and confidence, or amount and width of the interval; empty ones where the task has none.
+
+    Numbers to six digits: the last ones of a row asked alone may be others than of the same row among many, and where a model gives the same few numbers
+    again and again, each is an edge of the grid on which they are counted, and would fall on the other side of it.
+    """
     n = len(answers)
     label = [a.get("answer") for a in answers]
     amounts = all(v is None or (isinstance(v, float) and "low" in a) for v, a in zip(label, answers, strict=True)) and any("low" in a for a in answers)
@@ -55,8 +59,16 @@ def answers_frame(answers: Sequence[dict[str, Any]]) -> pl.DataFrame:
     frame = {f"{APART}answer": pl.Series([None if amounts or v is None else str(v) for v in label], dtype=pl.String)}
     for name, values in numbers.items():
         cells = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-        frame[f"{APART}{name}"] = pl.Series(cells).fill_nan(None)
+        frame[f"{APART}{name}"] = pl.Series(_six_digits(cells)).fill_nan(None)
     return pl.DataFrame(frame)
+
+
+def _six_digits(cells: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        places = 5 - np.floor(np.log10(np.abs(cells)))
+        power = 10.0 ** np.abs(places)  # exact, and so is what is divided by it: 0.0999999999 becomes the same 0.1 as 0.1
+        rounded = np.where(places >= 0, np.round(cells * power) / power, np.round(cells / power) * power)
+    return np.where(np.isfinite(rounded), rounded, cells)
 
 
 def _text(gauge: Gauge) -> str:
