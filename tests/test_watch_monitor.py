@@ -210,6 +210,19 @@ def test_an_answer_asked_alone_is_counted_where_the_same_among_many_is():
     np.testing.assert_allclose(_six_digits(odd)[2:], [0.0, np.nan, -3.3e300, 1e-310, 123457.0, np.inf])
 
 
+def test_one_width_for_all_rows_is_not_watched_and_many_are():
+    from assay.watch.reference import answers_frame, gauge_of_answers
+
+    rng = np.random.default_rng(0)
+    amounts = rng.normal(size=500)
+
+    def traces(half):
+        return gauge_of_answers(answers_frame([{"answer": float(a), "low": float(a - h), "high": float(a + h)} for a, h in zip(amounts, half, strict=True)])).reference.traces
+
+    assert {name[1:] for name in traces(rng.choice([1.0, 1.1], 500))} == {"amount"}
+    assert {name[1:] for name in traces(rng.uniform(1, 2, 500))} == {"amount", "width"}
+
+
 def test_average_thresholded_confidence_follows_a_shift_that_confidence_shows():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1, 4000)

@@ -23,7 +23,7 @@ from assay.watch.finding import Finding
 from assay.watch.gauge import Gauge
 from assay.watch.panes import Pane, Panes
 from assay.watch.performance import Judged, estimated, expected, loss_of, realised
-from assay.watch.reference import ANSWERED, answers_frame, given, watched_columns
+from assay.watch.reference import answers_frame, gauge_of_answers, given, watched_columns
 from assay.watch.sketch import Numbers
 from assay.words import Text, say
 
@@ -125,7 +125,7 @@ class Monitor:
             self._waiting = []
             stored: dict[str, bytes] = {}
             if self.answers_gauge is None:
-                self.answers_gauge = Gauge.learn(told, ANSWERED)
+                self.answers_gauge = gauge_of_answers(told)
                 stored["answers"] = self.answers_gauge.to_bytes()
             if self._to_learn and self._more_gauge is None:
                 self._more_gauge = Gauge.learn(more, self._to_learn)

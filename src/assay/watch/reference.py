@@ -16,6 +16,7 @@ from assay.watch.traces import APART
 
 FACT = "watch"
 _STEPS = 50  # of a confidence
+_FEW_WIDTHS = 20  # one a split and seed of the contest
 ANSWERED = tuple(Column(f"{APART}{name}", kind) for name, kind in (("answer", "category"), ("confidence", "number"), ("amount", "number"), ("width", "number")))
 
 
@@ -30,7 +31,7 @@ def for_facts(features: pl.DataFrame, schema: Schema, answers: Sequence[dict[str
     """
     said = {"rows": _text(Gauge.learn(features, watched_columns(schema)))}
     if answers:
-        said["answers"] = _text(Gauge.learn(answers_frame(answers), ANSWERED))
+        said["answers"] = _text(gauge_of_answers(answers_frame(answers)))
     return {FACT: said}
 
 
@@ -44,6 +45,14 @@ def given(bundle: Any) -> tuple[Gauge | None, Gauge | None]:
         return None, None
     known = [c for c in watched_columns(bundle.schema) if c.name in bundle.reference.columns]
     return Gauge.learn(bundle.reference, known), None
+
+
+def gauge_of_answers(told: pl.DataFrame) -> Gauge:
+    """told: as `answers_frame` made it. An interval of one width for all rows says nothing of a row: it changes only when the model is fitted or calibrated again."""
+    width = f"{APART}width"
+    if told[width].n_unique() <= _FEW_WIDTHS:
+        told = told.with_columns(pl.lit(None, dtype=pl.Float64).alias(width))
+    return Gauge.learn(told, ANSWERED)
 
 
 def answers_frame(answers: Sequence[dict[str, Any]]) -> pl.DataFrame:
