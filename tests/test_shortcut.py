@@ -122,6 +122,13 @@ def test_both_ways_look_at_keys_scopes_rates_and_hosts(service: Service) -> None
     assert "次" in exchange(service, request(service, body, key=slow, more="Accept-Language: zh-CN\r\n"), 1)[0][2]["error"]["sentence"]
 
 
+def test_both_ways_look_at_the_size_of_a_body(tmp_path: Path, packed: Path) -> None:
+    with running(tmp_path / "home", f"claims={packed}", "--no-page", "--max-body", "0.001") as service:
+        for kind in ("application/json", "Application/JSON"):
+            assert exchange(service, request(service, packed_row(), kind=kind), 1)[0][0] == 200
+            assert exchange(service, request(service, packed_row(note="x" * 3000), kind=kind), 1)[0][0] == 413
+
+
 def test_answers_keep_the_order_of_pipelined_requests_whichever_way_each_takes(service: Service) -> None:
     short, bad = request(service, packed_row()), request(service, packed_row(more=1))
     many = request(service, json.dumps({"rows": [ROW] * 400}).encode())

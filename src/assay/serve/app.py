@@ -97,7 +97,7 @@ class Service:
         }
         secure = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]  # of JSON; the page has those that HTML needs
         self._secure = [*secure, (b"strict-transport-security", b"max-age=31536000")] if tls else secure
-        self.at_once = Shortcut(door, shelf, answering, self._ended, self._host_known, self._secure)
+        self.at_once = Shortcut(door, shelf, answering, self._ended, self._host_known, self._secure, most=limits.body)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -24,9 +24,11 @@ _MOST_HOSTS = 100
 
 
 class Shortcut:
-    """ended, host_known: of the service. secure: headers of every answer."""
+    """ended, host_known: of the service. secure: headers of every answer. most: bytes of a body."""
 
-    def __init__(self, door: Door, shelf: Shelf, answering: Answering, ended: Callable[..., None], host_known: Callable[[bytes], bool], secure: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, door: Door, shelf: Shelf, answering: Answering, ended: Callable[..., None], host_known: Callable[[bytes], bool], secure: Sequence[tuple[bytes, bytes]], *,
+                 most: int) -> None:
+        self._most = most
         self._door, self._shelf, self._answering, self._ended, self._host_known = door, shelf, answering, ended, host_known
         self._head = b"content-type: " + JSON + b"\r\n" + b"".join(name + b": " + value + b"\r\n" for name, value in secure)
         self._ok = b"HTTP/1.1 200 OK\r\n" + self._head + b"content-length: "
@@ -40,7 +42,7 @@ class Shortcut:
         if head.get(b"content-type") not in _KINDS or (host not in self._hosts and not self._new_host(host)):
             return None
         key = self._door.known(head)
-        if key is None or not self._door.may(key, "predict"):
+        if key is None or not self._door.may(key, "predict") or len(body) > self._most:
             return None
         try:
             given = decoded(body)
