@@ -71,7 +71,7 @@ class Answering:
         if type(rows) is list:
             only_known(rows, arm.known)
             if given.single and arm.inline:
-                await self._room()
+                await self._wait_for_room()
                 return Said(self.one(held, arm, label, number, rows[0], at=at, actor=asked.key.id))
             if arm.inline and given.count <= INLINE_ROWS:
                 answers = arm.bundle.predict(rows)
@@ -86,7 +86,7 @@ class Answering:
             return Said(arrow(pl.DataFrame(answers, infer_schema_length=None).with_columns(pl.Series("id", ids))), kind=ARROW,
                         headers=[(b"assay-model", held.model.encode()), (b"assay-version", str(arm.version.version).encode())])
         if given.single and len(answers) == 1:
-            return as_json({"id": number, "model": held.model, "version": arm.version.version, **answers[0]})
+            return Said(_told(arm, number, answers[0]))
         return as_json({"model": held.model, "version": arm.version.version, "answers": [{"id": i, **a} for i, a in zip(ids, answers, strict=True)]})
 
     def one(self, held: Held, arm: Arm, label: str, number: str, row: dict[str, Any], *, at: float, actor: str) -> bytes:
@@ -96,10 +96,8 @@ class Answering:
         kept = self._kept(row) if self._keep_rows else None
         if not self._writer.put(_prediction(number, arm, answer, label, at=at, ms=1000 * (time.perf_counter() - began), actor=actor, row=kept)):
             raise _unwritten()
-        self._observe(Counted(held, arm, label, [row], [answer]))
-        if held.challenger is not None:
-            self._shadow(held, held.challenger if arm is held.champion else held.champion, [row], [number])
-        return encode({"id": number, "model": held.model, "version": arm.version.version, **answer})
+        self._followed(held, arm, label, [row], [answer], [number])
+        return _told(arm, number, answer)
 
     async def forecast(self, asked: Asked) -> Said:
         """One series: its history, or its rows; quantiles by step."""
@@ -115,7 +113,7 @@ class Answering:
         arm, label = chosen(held, number)
         answers = await self._line(arm).ask([given], 1)
         await self._written(held, arm, label, [given], answers, [number], at=at, ms=1000 * (time.perf_counter() - began), actor=asked.key.id)
-        return as_json({"id": number, "model": held.model, "version": arm.version.version, **answers[0]})
+        return Said(_told(arm, number, answers[0]))
 
     def _line(self, arm: Arm) -> Line:
         line = self._lines.get(arm)
@@ -132,7 +130,7 @@ class Answering:
     # ---- what stays of it
 
     async def _written(self, held: Held, arm: Arm, label: str, rows: Any, answers: list[dict[str, Any]], ids: list[str], *, at: float, ms: float, actor: str) -> None:
-        await self._room()
+        await self._wait_for_room()
         by_row = len(ids) == (len(rows) if isinstance(rows, list) else rows.height)
         listed: list[dict[str, Any]] | None = None
         if by_row:
@@ -146,12 +144,15 @@ class Answering:
                 await asyncio.sleep(ROOM_S)  # many rows may be more than the queue: they go in as the writer takes them out
             if i % INLINE_ROWS == INLINE_ROWS - 1:
                 await asyncio.sleep(0)  # others are answered meanwhile
-        self._observe(Counted(held, arm, label, listed, answers))
-        if held.challenger is not None and listed is not None:
-            other = held.challenger if arm is held.champion else held.champion
-            self._shadow(held, other, listed, ids)
+        self._followed(held, arm, label, listed, answers, ids)
 
-    async def _room(self) -> None:
+    def _followed(self, held: Held, arm: Arm, label: str, rows: list[dict[str, Any]] | None, answers: list[dict[str, Any]], ids: list[str]) -> None:
+        """What follows an answer that is written down: it is counted, and the arm that was not asked answers too."""
+        self._observe(Counted(held, arm, label, rows, answers))
+        if held.challenger is not None and rows is not None:
+            self._shadow(held, held.challenger if arm is held.champion else held.champion, rows, ids)
+
+    async def _wait_for_room(self) -> None:
         """Requests wait a moment while the writer catches up; not while the store is in trouble."""
         until = time.monotonic() + PATIENCE_S
         while not self._writer.room and self._writer.trouble is None and time.monotonic() < until:
@@ -210,14 +211,19 @@ def _unwritten() -> Refused:
     return Refused(503, "Answers cannot be written down at the moment, and none is given that is not. Try again in a few seconds.", retry_s=2.0)
 
 
+def _told(arm: Arm, number: str, answer: dict[str, Any]) -> bytes:
+    """One answer, as JSON."""
+    return encode({"id": number, "model": arm.version.model, "version": arm.version.version, **answer})
+
+
 def _prediction(number: str, arm: Arm, answer: dict[str, Any], label: str, *, at: float, ms: float, actor: str, row: dict[str, Any] | None = None, of: str | None = None) -> Prediction:
     return Prediction(number, at, arm.version.model, arm.version.version, answer, row, label, of, doubt_of(answer, arm.classes), ms, actor)
 
 
 def chosen(held: Held, number: str) -> tuple[Arm, str]:
     """The canary gets its share by the random part of the number, so that workers agree without talking."""
-    if held.challenger is not None and held.stage.mode == "canary" and int(number[-6:], 16) < held.stage.share * 0x1000000:
-        return held.challenger, "challenger"
+    if len(held.handed) > 1 and int(number[-6:], 16) < held.stage.share * 0x1000000:
+        return held.handed[1], "challenger"
     return held.champion, "champion"
 
 

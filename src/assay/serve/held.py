@@ -44,7 +44,7 @@ class Arm:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """handed: the arms whose answers clients get."""
+    """handed: the arms whose answers clients get: the champion, and the challenger if it is a canary."""
 
     model: str
     stage: Stage

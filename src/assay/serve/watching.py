@@ -80,7 +80,7 @@ class Watching(threading.Thread):
         wait_s = 0.0  # the first look sets up a monitor, which takes 0.15 s: at once, while few ask
         while not self._stopped.wait(wait_s):
             wait_s = 1.0
-            for step in (self._tally, self._shelf.refresh, self._look, self._count_done, self._gauges):  # each for itself: a store that is away is no reason to count no requests
+            for step in (self._tally, self._shelf.refresh, self._look, self._count, self._gauges):  # each for itself: a store that is away is no reason to count no requests
                 self._stepped(step)
             if time.monotonic() - checked >= self._every_s:
                 checked = time.monotonic()
@@ -137,10 +137,7 @@ class Watching(threading.Thread):
             taken = [noted.popleft() for _ in range(len(noted))]
             monitor.update([row for row, _ in taken], [answer for _, answer in taken])
 
-    def _count_done(self) -> None:
-        self._count(done_only=True)
-
-    def _count(self, *, done_only: bool) -> None:
+    def _count(self, *, done_only: bool = True) -> None:
         now = int(time.time() // 60)
         with self._lock:
             done = [(key, self._minutes.pop(key)) for key in list(self._minutes) if not done_only or key[0] < now]

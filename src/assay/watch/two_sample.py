@@ -12,6 +12,7 @@ import polars as pl
 from assay.watch.drift import LEAST_ROWS
 from assay.watch.finding import Finding
 from assay.watch.gauge import Gauge
+from assay.watch.tails import normal_below
 from assay.watch.traces import described, key, named
 from assay.words import say
 
@@ -44,7 +45,6 @@ def check(gauge: Gauge, reference: pl.DataFrame, recent: pl.DataFrame, *, seed: 
 def auc(x: np.ndarray, y: np.ndarray, *, seed: int, tolerated: float) -> tuple[float, float, float, float, np.ndarray]:
     """(area, low, high, p of an area of `tolerated`, share of the gain by column). Two folds; variance by DeLong et al. (1988), doi:10.2307/2531595."""
     import lightgbm as lgb
-    from scipy.special import ndtr
 
     rng = np.random.default_rng(seed)
     half = np.zeros(len(y), dtype=bool)
@@ -62,7 +62,7 @@ def auc(x: np.ndarray, y: np.ndarray, *, seed: int, tolerated: float) -> tuple[f
         gain += model.feature_importance("gain")
     value, se = float(np.mean(areas)), float(np.sqrt(np.sum(variances)) / 2)
     se = max(se, 1e-6)
-    return value, max(value - 1.96 * se, 0.0), min(value + 1.96 * se, 1.0), float(ndtr(-(value - tolerated) / se)), gain / max(gain.sum(), 1e-12)
+    return value, max(value - 1.96 * se, 0.0), min(value + 1.96 * se, 1.0), normal_below(-(value - tolerated) / se), gain / max(gain.sum(), 1e-12)
 
 
 def _delong(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
